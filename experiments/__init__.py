@@ -1,0 +1,1 @@
+"""The harness: specs, plan, execution, tracking."""

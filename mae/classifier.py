@@ -1,0 +1,98 @@
+"""An encoder with a classifier on top: fine-tuning, partial fine-tuning, linear probing, training from scratch."""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import DropPath, trunc_normal_
+from torch import Tensor, nn
+
+from mae.grid import Grid
+from mae.model import Encoder, LayerNorm
+
+
+def set_drop_path(encoder: Encoder, rate: float) -> None:
+    """Stochastic depth: the last block is skipped at ``rate``, growing linearly from 0 at the first."""
+    for block, p in zip(encoder.blocks, torch.linspace(0, rate, len(encoder.blocks)).tolist(), strict=True):
+        block.drop_path1 = DropPath(p) if p else nn.Identity()
+        block.drop_path2 = DropPath(p) if p else nn.Identity()
+
+
+class Classifier(nn.Module):
+    """Pooled encoder features and a linear head: ``model(clips)`` is ``(B, classes)``.
+
+    ``pooling="mean"`` averages the patch tokens, ``"class"`` takes the class token. The pre-trained final norm is
+    used wherever it was trained: before pooling when the encoder is frozen or the class token is read. Mean pooling
+    while fine-tuning normalises after pooling instead, with a norm of its own (the repository's ``fc_norm``).
+    ``batch_norm`` puts a BatchNorm without affine parameters before the head (MAE Table 10).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        classes: int,
+        *,
+        pooling: str = "mean",
+        frozen: bool = False,
+        batch_norm: bool = False,
+        head_std: float = 2e-5,
+    ) -> None:
+        super().__init__()
+        if pooling not in ("mean", "class"):
+            raise ValueError(f"unknown pooling {pooling!r}; choose mean or class")
+        if pooling == "class" and encoder.class_token is None:
+            raise ValueError("pooling=class needs an encoder with a class token; choose pooling=mean")
+        self.encoder, self.pooling, self.frozen = encoder, pooling, frozen
+        width = encoder.shape.width
+        norm: nn.Module = nn.Identity()
+        if pooling == "mean" and not frozen:
+            encoder.norm, norm = nn.Identity(), LayerNorm(width)  # type: ignore[assignment]
+        if batch_norm:
+            norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
+        self.norm = norm
+        self.head = nn.Linear(width, classes)
+        trunc_normal_(self.head.weight, std=head_std)
+        nn.init.zeros_(self.head.bias)
+        if frozen:
+            encoder.requires_grad_(False)
+        else:
+            # fine-tuning also tunes the positions, as the released code does
+            table = encoder.positions
+            del encoder.positions
+            encoder.positions = nn.Parameter(table.clone())
+
+    @property
+    def grid(self) -> Grid:
+        return self.encoder.grid
+
+    def train(self, mode: bool = True) -> Classifier:
+        """A frozen encoder stays in eval mode, whatever the head does."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def features(self, clips: Tensor) -> Tensor:
+        """``clips`` to pooled features ``(B, D)``, before the norm and the head."""
+        latent: Tensor = self.encoder(self.grid.patchify(clips))
+        return latent[:, 0] if self.pooling == "class" else latent[:, self.encoder.prefix :].mean(1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        logits: Tensor = self.classify(self.features(clips))
+        return logits
+
+    def classify(self, features: Tensor) -> Tensor:
+        """``features: (B, D)`` to logits ``(B, classes)``; what a probe on cached features trains."""
+        logits: Tensor = self.head(self.norm(features))
+        return logits
+
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter for layer-wise decay: 0 embedding, 1..L the blocks, L + 1 norm and head."""
+        if name.startswith("encoder.blocks."):
+            return int(name.split(".")[2]) + 1
+        if name.startswith("encoder.") and not name.startswith("encoder.norm."):
+            return 0
+        return len(self.encoder.blocks) + 1
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that fine-tuning leaves undecayed although they are not vectors (timm's convention)."""
+        return {"encoder.positions", "encoder.class_token"}

@@ -1,0 +1,1 @@
+"""Pictures and clips: where the pixels come from and how they are augmented."""

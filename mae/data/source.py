@@ -1,0 +1,72 @@
+"""Where a batch of pixels comes from: one interface for pixels in memory and for files on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """The data cannot be used as asked; the message says what is wrong, where, and what to do."""
+
+
+class Batch(NamedTuple):
+    """``images: (B, C, H, W)`` uint8, ``labels: (B,)`` int64, both on the device that was asked for."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Source(Protocol):
+    """A labelled set of pictures. ``classes`` may be empty for unlabelled data (labels are then -1)."""
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        """One batch for each index tensor of ``order: (B,)`` int64, in that order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures held as ``pixels: (n, C, H, W)`` uint8, with ``labels: (n,)`` int64.
+
+    The tensor may be memory-mapped; a set that fits is moved to the device once by ``to``.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def to(self, device: torch.device) -> Images:
+        return Images(self.pixels.to(device), self.labels.to(device), self.classes)
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        for index in order:
+            index = index.to(self.pixels.device)
+            yield Batch(
+                self.pixels[index].to(device, non_blocking=True),
+                self.labels[index].to(device, non_blocking=True),
+            )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a study needs of one data set: unlabelled pictures, labelled ones, and held-out ones.
+
+    ``identity`` is the data's contribution to a run's fingerprint: name, version, sizes.
+    """
+
+    pretrain: Source
+    train: Source
+    test: Source
+    identity: str

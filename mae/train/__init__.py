@@ -1,0 +1,1 @@
+"""One loop, its optimisers, and the phases that are handed to it."""

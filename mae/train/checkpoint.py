@@ -1,0 +1,125 @@
+"""Checkpoints that survive a kill at any moment: tensors as safetensors, the rest as JSON, both replaced atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read or written; the message names the file and what to do."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` in one step, so that a reader sees the old file or the new one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.blake2b()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one training: ``checkpoint.json`` names the one good tensor file beside it.
+
+    ``every`` is the least time between two checkpoints in seconds. A new one is complete before the old one goes.
+    """
+
+    folder: Path
+    every: float = 30.0
+    _last: float = field(default_factory=time.monotonic)
+
+    @property
+    def index(self) -> Path:
+        return self.folder / "checkpoint.json"
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= self.every
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Write ``tensors`` and JSON-able ``state``; raises CheckpointError when the disk will not take them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"checkpoint-{state['step']}.safetensors"
+        part = path.with_suffix(".part")
+        try:
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, part)
+            os.replace(part, path)
+            index = {"file": path.name, "digest": _digest(path), "state": dict(state)}
+            write_atomically(self.index, json.dumps(index).encode())
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"cannot write a checkpoint to {self.folder}: {error}; free some space or choose another out=PATH, "
+                f"then run the same command again: it goes on from the last checkpoint"
+            ) from error
+        for old in self.folder.glob("checkpoint-*.safetensors"):
+            if old != path:
+                old.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def load(self, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last good checkpoint, None if there is none; CheckpointError if what is there is damaged."""
+        if not self.index.exists():
+            return None
+        try:
+            index = json.loads(self.index.read_bytes())
+            path = self.folder / index["file"]
+            if _digest(path) != index["digest"]:
+                raise CheckpointError(f"{path.name} does not have the digest that {self.index.name} states")
+            return load_file(path, device=str(device)), index["state"]
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError, CheckpointError) as error:
+            raise CheckpointError(
+                f"damaged checkpoint in {self.folder}: {error}; delete that folder to train this run again from its "
+                f"beginning (no other run is touched)"
+            ) from error
+
+    def clear(self) -> None:
+        """Remove the checkpoints of a training whose result is safe."""
+        self.index.unlink(missing_ok=True)
+        for path in self.folder.glob("checkpoint-*"):
+            path.unlink(missing_ok=True)
+
+
+def pack(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Model and optimiser as one flat dict of tensors: ``model.<name>`` and ``optimizer.<index>.<slot>``."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
+    return tensors
+
+
+def unpack(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+    """Put what ``pack`` returned back into a model and an optimiser of the same shape."""
+    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, slot = name.split(".", 2)
+            state.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

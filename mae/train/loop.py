@@ -1,0 +1,169 @@
+"""The only training loop. Everything in it is a function of the step, so that a run can be resumed exactly."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from mae.data.source import Batch, Source
+from mae.train.checkpoint import Checkpoints, pack, unpack
+from mae.train.optim import Recipe
+
+#: Called after each logged stretch of steps with (step, {"loss": ..., "lr": ..., "samples_per_second": ...}).
+Observer = Callable[[int, dict[str, float]], None]
+
+
+class NotFinite(ArithmeticError):
+    """A loss that is not a finite number; the message names step, batch and the last good checkpoint."""
+
+
+@dataclass
+class Runtime:
+    """Where and how a phase runs, apart from what it computes: none of this is part of a run's identity but the seed.
+
+    ``precision`` is ``fp32`` or ``bf16``. ``checkpoints=None`` trains without a net. ``observe`` gets the curves,
+    ``advance`` the number of steps just done, ``resumed_at`` hears where an earlier attempt is taken up.
+    """
+
+    seed: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: str = "fp32"
+    checkpoints: Checkpoints | None = None
+    log_every: int = 10
+    observe: Observer = lambda step, values: None
+    advance: Callable[[int], None] = lambda steps: None
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a finished training leaves: steps done, seconds spent in them, the last logged mean loss."""
+
+    steps: int
+    seconds: float
+    samples_per_second: float
+    loss: float
+
+
+def best_precision(device: torch.device) -> str:
+    """``bf16`` where the processor multiplies it in hardware (CUDA, AVX512-BF16, AMX), else ``fp32``."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if device.type == "cpu":
+        has = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.8
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
+    return "fp32"
+
+
+def seed_of(seed: int, stream: str, index: int) -> int:
+    """A 63-bit seed that depends on all three arguments and on nothing else."""
+    words = np.random.SeedSequence([seed, index, *stream.encode()]).generate_state(2, np.uint32)
+    return int(words[0]) << 31 | int(words[1]) >> 1
+
+
+def order(samples: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[Tensor]:
+    """Indices ``(batch_size,)`` of steps ``start`` to ``stop - 1``: a fresh permutation each epoch, by (seed, epoch)."""
+    per_epoch = max(1, samples // batch_size)
+    generator = Generator()
+    permutation, epoch = torch.empty(0), -1
+    for step in range(start, stop):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            permutation = torch.randperm(samples, generator=generator.manual_seed(seed_of(seed, "order", epoch)))
+        first = step % per_epoch * batch_size
+        yield permutation[first : first + batch_size]
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_fn: Callable[[Batch, Generator], Tensor],
+    source: Source,
+    recipe: Recipe,
+    runtime: Runtime,
+) -> Fitted:
+    """Train ``model`` by ``loss_fn(batch, generator)`` for the steps of ``recipe`` over ``source``.
+
+    The generator is seeded by (seed, step) and lives on the device; the global one, which drop path reads, likewise.
+    With checkpoints, a second call with the same arguments goes on where the first was stopped, to the same numbers.
+    Raises NotFinite on a loss that is not finite, CheckpointError when a checkpoint is damaged or cannot be written.
+    """
+    steps, device = recipe.steps(len(source)), runtime.device
+    start, seconds = 0, 0.0
+    if runtime.checkpoints and (found := runtime.checkpoints.load(device)):
+        tensors, state = found
+        unpack(tensors, model, optimizer)
+        start, seconds = state["step"], state["seconds"]
+        runtime.advance(start)
+    generator = Generator(device)
+    batches = source.batches(order(len(source), recipe.batch_size, runtime.seed, start, steps), device)
+    losses: list[Tensor] = []
+    model.train()
+    mean, clock, seen = math.nan, time.perf_counter(), 0
+    for step, batch in enumerate(batches, start):
+        lr = recipe.lr(step, len(source))
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        step_seed = seed_of(runtime.seed, "step", step)
+        generator.manual_seed(step_seed)
+        torch.manual_seed(step_seed)
+        np.random.seed(step_seed % 2**32)
+        with runtime.autocast():
+            loss = loss_fn(batch, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        seen += len(batch.labels)
+        done = step + 1
+        if done % runtime.log_every == 0 or done == steps:
+            mean = _finite_mean(losses, done, recipe.batch_size, runtime)
+            spent = time.perf_counter() - clock
+            runtime.observe(done, {"loss": mean, "lr": lr, "samples_per_second": seen / spent})
+            runtime.advance(len(losses))
+            seconds += spent
+            losses, seen = [], 0
+            if runtime.checkpoints and done < steps and runtime.checkpoints.due():
+                runtime.checkpoints.save(pack(model, optimizer), {"step": done, "seconds": seconds})
+            clock = time.perf_counter()
+    model.eval()
+    return Fitted(steps, seconds, steps * recipe.batch_size / max(seconds, 1e-9), mean)
+
+
+def _finite_mean(losses: list[Tensor], done: int, batch_size: int, runtime: Runtime) -> float:
+    """Mean of the losses of the last steps: the loop's one look at the device per logged stretch."""
+    values = torch.stack(losses).tolist()
+    for offset, value in enumerate(values):
+        if not math.isfinite(value):
+            step = done - len(values) + offset
+            net = runtime.checkpoints.index if runtime.checkpoints and runtime.checkpoints.index.exists() else "none"
+            raise NotFinite(
+                f"loss is {value} at step {step} (samples {step * batch_size} to {(step + 1) * batch_size - 1} of the "
+                f"run's order, seed {runtime.seed}); last good checkpoint: {net}; lower base_lr or use precision=fp32"
+            )
+    return sum(values) / len(values)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory held so far in GB: by torch's allocator on CUDA, by this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Device facts that explain a speed: name, threads, capability."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"device": device.type, "device_name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

@@ -1,0 +1,143 @@
+"""What is optimised, and how fast: recipes, parameter groups, the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of MAE Tables 8-11 or VideoMAE Tables 9-11. Epochs may be fractions of a pass over the data.
+
+    ``base_lr`` is per 256 samples: the peak rate is ``base_lr * batch_size / 256`` (linear scaling rule).
+    """
+
+    optimizer: str
+    base_lr: float
+    batch_size: int
+    epochs: float
+    warmup_epochs: float
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.95)
+    momentum: float = 0.9
+    layer_decay: float = 1.0
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("base_lr", "batch_size", "epochs", "layer_decay"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
+
+    @property
+    def peak_lr(self) -> float:
+        return self.base_lr * self.batch_size / 256
+
+    def steps(self, samples: int) -> int:
+        """Optimiser steps for ``epochs`` passes over ``samples`` items, the incomplete last batch dropped."""
+        return max(1, int(self.epochs * self.steps_per_epoch(samples)))
+
+    def steps_per_epoch(self, samples: int) -> int:
+        return max(1, samples // self.batch_size)
+
+    def lr(self, step: int, samples: int) -> float:
+        """The rate at ``step``: linear warm-up from 0, then half a cosine to ``min_lr``."""
+        warmup = self.warmup_epochs * self.steps_per_epoch(samples)
+        if step < warmup:
+            return self.peak_lr * step / warmup
+        done = (step - warmup) / max(1.0, self.steps(samples) - warmup)
+        return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def build(self, model: nn.Module, layer_of: Callable[[str], int] | None = None, layers: int = 0) -> Optimizer:
+        """The optimiser over the trainable parameters of ``model``, grouped by ``parameter_groups``."""
+        groups = parameter_groups(model, self.weight_decay, self.layer_decay, layer_of, layers)
+        return OPTIMIZERS[self.optimizer](groups, self)
+
+
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    layer_of: Callable[[str], int] | None = None,
+    layers: int = 0,
+) -> list[dict[str, object]]:
+    """Groups of trainable parameters with ``weight_decay`` and ``lr_scale``.
+
+    No decay on parameters with one axis (biases, norms), nor on those that the model's ``no_weight_decay()`` names.
+    ``lr_scale`` is ``layer_decay ** (layers - layer_of(name))``: BEiT's layer-wise decay (MAE appendix A.1).
+    """
+    exempt: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
+    groups: dict[tuple[int, bool], dict[str, object]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer = layer_of(name) if layer_of else layers
+        decayed = parameter.ndim > 1 and name not in exempt
+        group = groups.setdefault(
+            (layer, decayed),
+            {
+                "params": [],
+                "names": [],
+                "weight_decay": weight_decay if decayed else 0.0,
+                "lr_scale": layer_decay ** (layers - layer),
+            },
+        )
+        group["params"].append(parameter)  # type: ignore[attr-defined]
+        group["names"].append(name)  # type: ignore[attr-defined]
+    return list(groups.values())
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling (You et al., 1708.03888), as MAE's linear probe uses it (Table 10).
+
+    Matrices move by ``lr * momentum(trust * |p| / |g| * g)`` with ``g`` including weight decay; vectors by plain momentum.
+    """
+
+    def __init__(self, params: Iterable[object], momentum: float = 0.9, trust: float = 0.001) -> None:
+        super().__init__(params, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum, "trust": trust})  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+
+    def _move(self, parameter: Tensor, update: Tensor, group: dict[str, float]) -> None:
+        if parameter.ndim > 1:
+            update = update.add(parameter, alpha=group["weight_decay"])
+            size, norm = parameter.norm(), update.norm()
+            one = torch.ones_like(size)
+            update = update * torch.where((size > 0) & (norm > 0), group["trust"] * size / norm, one)
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].mul_(group["momentum"]).add_(update)
+        parameter.add_(state["momentum"], alpha=-group["lr"])
+
+
+def _adamw(groups: list[dict[str, object]], recipe: Recipe) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, fused=True)
+
+
+def _sgd(groups: list[dict[str, object]], recipe: Recipe) -> Optimizer:
+    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum)
+
+
+def _lars(groups: list[dict[str, object]], recipe: Recipe) -> Optimizer:
+    return LARS(groups, momentum=recipe.momentum)
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, object]], Recipe], Optimizer]] = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "lars": _lars,
+}
