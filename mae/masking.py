@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from mae.flops import num_keep
 from mae.grid import Grid
 
 
@@ -34,22 +35,6 @@ class Mask:
 def take(tokens: Tensor, ids: Tensor) -> Tensor:
     """Rows ``ids: (B, K)`` of ``tokens: (B, N, D)`` as ``(B, K, D)``."""
     return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
-def num_keep(n: int, ratio: float, rounding: str) -> int:
-    """How many of ``n`` patches stay visible at a masking ``ratio`` in (0, 1).
-
-    ``rounding`` names the paper's rule: ``mae`` keeps ``int(n (1 - r))``, ``videomae`` drops ``int(r n)``.
-    ValueError if the ratio is outside (0, 1), or if nothing would be kept or dropped.
-    """
-    if not 0 < ratio < 1:
-        raise ValueError(f"masking ratio {ratio} is outside (0, 1)")
-    rules = {"mae": int(n * (1 - ratio)), "videomae": n - int(ratio * n)}
-    if rounding not in rules:
-        raise ValueError(f"unknown rounding {rounding!r}; choose one of {', '.join(rules)}")
-    if not 0 < rules[rounding] < n:
-        raise ValueError(f"masking ratio {ratio} of {n} patches would keep {rules[rounding]}; keep at least 1, drop at least 1")
-    return rules[rounding]
 
 
 class Strategy(Protocol):

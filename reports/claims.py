@@ -4,19 +4,19 @@
     ft[8] - ft[1] < lin[8] - lin[1]
     flops_factor[encoder w/ [M]] > 2
 
-A claim compares two linear expressions with `>` or `<`. A term is a number, a cell `column[row]`, or `number * cell`.
+A claim compares two linear expressions with `>` or `<`. A term is a number, a cell `column[row]`,
+or `number * cell`.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from experiments.spec import nearest
 from reports.statistics import summarise
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ _SPACE = re.compile(r"\s*")
 
 @dataclass(frozen=True)
 class Claim:
-    """Left minus right of a claim as `sum of weight x cell + constant`, and what the published numbers say of it.
+    """Left minus right of a claim, as a sum of weight x cell plus a constant, and the published truth of it.
 
-    `paper` is True when they satisfy the claim, False when they do not, None when one of them is not published.
+    `paper` is True when they satisfy the claim, False when they do not, None when one of them is not
+    published.
     """
 
     text: str
@@ -47,7 +48,8 @@ class Claim:
 class Judgement:
     """Verdict on a claim: holds, contradicted, undecided, or not run.
 
-    `difference` is left minus right, the mean over the n seeds that measured every cell, with its 95% t-interval.
+    `difference` is left minus right, the mean over the n seeds that measured every cell, with its 95%
+    t-interval.
     """
 
     claim: str
@@ -60,7 +62,7 @@ class Judgement:
 
 
 def parse_claim(text: str, ablation: Ablation) -> Claim:
-    """Read a claim over the columns and rows of `ablation`; ValueError names what is unknown and what is near it."""
+    """Read a claim over the columns and rows of `ablation`; ValueError names the unknown and what is near."""
     reader = _Reader(text, ablation)
     weights: dict[Cell, float] = {}
     constant = reader.expression(weights, 1.0)
@@ -68,7 +70,9 @@ def parse_claim(text: str, ablation: Ablation) -> Claim:
     constant += reader.expression(weights, -1.0)
     reader.end()
     if not weights:
-        raise ValueError(f"Claim {text!r} of ablation {ablation.name} names no cell; write one as column[row].")
+        raise ValueError(
+            f"Claim {text!r} of ablation {ablation.name} names no cell; write one as column[row]."
+        )
     published = [ablation.rows[row].paper.get(column) for column, row in weights]
     difference = constant
     for weight, value in zip(weights.values(), published, strict=True):
@@ -80,8 +84,8 @@ def parse_claim(text: str, ablation: Ablation) -> Claim:
 def judge(claim: Claim, measured: pd.DataFrame) -> Judgement:
     """Judge a claim on `measured`, the frame of `reports.statistics.cells`: paired by seed, 95% t-interval.
 
-    It holds when the whole interval is on the claimed side of zero and is contradicted when the whole interval is on
-    the other side. One seed has a difference but no interval, and stays undecided.
+    It holds when the whole interval is on the claimed side of zero and is contradicted when the whole
+    interval is on the other side. One seed has a difference but no interval, and stays undecided.
     """
     values = measured.set_index(["metric", "row", "seed"])["value"].sort_index()
     total: pd.Series | None = None
@@ -101,14 +105,9 @@ def judge(claim: Claim, measured: pd.DataFrame) -> Judgement:
         verdict = "contradicted"
     else:
         verdict = "undecided"
-    return Judgement(claim.text, verdict, summary.mean, summary.ci_low, summary.ci_high, summary.n, claim.paper)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of an error message: the known names close to `name`, or all of them when none is close."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(map(repr, close))}?" if close else f"known: {', '.join(map(repr, names))}."
+    return Judgement(
+        claim.text, verdict, summary.mean, summary.ci_low, summary.ci_high, summary.n, claim.paper
+    )
 
 
 def _satisfied(difference: float, operator: str) -> bool:
@@ -116,7 +115,7 @@ def _satisfied(difference: float, operator: str) -> bool:
 
 
 class _Reader:
-    """Reads a claim from left to right. Labels may hold brackets, operators and spaces, so known rows are matched."""
+    """Reads a claim from left to right; labels may hold brackets and operators, so known rows are matched."""
 
     def __init__(self, text: str, ablation: Ablation) -> None:
         self.text, self.ablation, self.position = text, ablation, 0
@@ -132,7 +131,7 @@ class _Reader:
         return match
 
     def expression(self, weights: dict[Cell, float], side: float) -> float:
-        """Read `term (+|- term)*`, add `side` times its weights to `weights`, and return `side` times its constant."""
+        """Read `term (+|- term)*`, add `side` x its weights to `weights`, return `side` x its constant."""
         constant = 0.0
         sign = self.take(re.compile("[+-]"))
         while True:
@@ -157,13 +156,15 @@ class _Reader:
         column = match.group(1)
         where = f"Claim {self.text!r} of ablation {self.ablation.name}"
         if column not in self.ablation.columns:
-            raise ValueError(f"{where} names the unknown column {column!r}; {nearest(column, self.ablation.columns)}")
+            raise ValueError(
+                f"{where} names the unknown column {column!r}: {nearest(column, self.ablation.columns)}"
+            )
         for label in self.labels:
             if self.text.startswith(label + "]", self.position):
                 self.position += len(label) + 1
                 return column, label
         label = self.text[self.position :].split("]")[0]
-        raise ValueError(f"{where} names the unknown row {label!r}; {nearest(label, self.ablation.rows)}")
+        raise ValueError(f"{where} names the unknown row {label!r}: {nearest(label, self.ablation.rows)}")
 
     def operator(self) -> str:
         """Read `>` or `<`."""

@@ -1,7 +1,8 @@
 """Measurements: committed evidence and local runs, merged into one tidy frame.
 
-A measurement is one number: `value` of `metric` for one `(ablation, variant, row, seed, scale)`. `variant` is empty
-for the ablation as declared, otherwise a slug of the user's overrides. Accuracies are in percent, times in seconds.
+A measurement is one number: `value` of `metric` for one `(ablation, variant, row, seed, scale)`. `variant` is
+empty for the ablation as declared, otherwise a slug of the user's overrides. Accuracies are in percent, times
+in seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def tidy(rows: Iterable[Sequence[object]] = ()) -> pd.DataFrame:
 
 
 def validate(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Return `frame` with exactly `COLUMNS`, typed; a frame that is not one of measurements raises ValueError.
+    """Return `frame` with exactly `COLUMNS`, typed; ValueError if it is not a frame of finite measurements.
 
     `source` names the origin in the message: a file, a tracking database.
     """
@@ -53,13 +54,16 @@ def validate(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     try:
         checked = tidy(frame[list(COLUMNS)].to_numpy(dtype=object))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{source} holds a seed or value that is not a number ({error}); correct it.") from error
+        raise ValueError(
+            f"{source} holds a seed or value that is not a number ({error}); correct it."
+        ) from error
     bad = checked[~np.isfinite(checked["value"])]
     if len(bad):
         first = bad.iloc[0]
         raise ValueError(
-            f"{source} holds {first['value']} for {first['metric']} of row {first['row']!r}, seed {first['seed']} "
-            f"(run {first['run_id'] or 'unknown'}); run that row again or remove the measurement."
+            f"{source} holds {first['value']} for {first['metric']} of row {first['row']!r}, "
+            f"seed {first['seed']} (run {first['run_id'] or 'unknown'}); "
+            "run that row again or remove the measurement."
         )
     return checked
 
@@ -86,7 +90,7 @@ def merge(committed: pd.DataFrame, local: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect(evidence: Path, local: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the measurements of the folder `evidence`, superseded by the frame `local` of runs on this machine."""
+    """Return the measurements of the folder `evidence`, superseded by `local`, those of this machine."""
     runs = tidy() if local is None or local.empty else validate(local, "the tracking database")
     return merge(read_evidence(evidence), runs)
 
@@ -109,7 +113,7 @@ def save_evidence(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def scales_of(frame: pd.DataFrame, ablation: str, variant: str = "") -> list[str]:
-    """Return the scales measured for an ablation, least first; `["desk"]`, the default scale, if there is none."""
+    """Return the scales measured for an ablation, least first; the default, `["desk"]`, if there is none."""
     found = set(frame.loc[(frame["ablation"] == ablation) & (frame["variant"] == variant), "scale"])
     return sorted(found, key=scale_rank) or ["desk"]
 
@@ -120,12 +124,13 @@ def scale_rank(scale: str) -> tuple[int, str]:
 
 
 def variants_in(frame: pd.DataFrame, ablation: str) -> list[str]:
-    """Return the variants of an ablation: first the declared one, measured or not, then the measured others."""
+    """Return the variants of an ablation: the declared one, measured or not, then the measured others."""
     return ["", *sorted(set(frame.loc[frame["ablation"] == ablation, "variant"]) - {""})]
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    # The csv module rather than pandas: labels such as "none" or "8" stay text, and an error can name its line.
+    # The csv module rather than pandas: labels such as "none" or "8" stay text, and an error can name its
+    # line.
     remedy = "restore it from version control or delete it"
     try:
         reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""), strict=True)
@@ -136,7 +141,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} does not begin with the header {','.join(COLUMNS)}; {remedy}.")
     for number, fields in lines[1:]:
         if len(fields) != len(COLUMNS):
-            raise ValueError(f"{path}, line {number}, has {len(fields)} fields, not {len(COLUMNS)}; {remedy}.")
+            raise ValueError(
+                f"{path}, line {number}, has {len(fields)} fields, not {len(COLUMNS)}; {remedy}."
+            )
         try:
             int(fields[3]), float(fields[6])
         except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ _PANEL = (5.4, 4.0)  # inches
 
 
 def write_figure(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant: str = "") -> list[Path]:
-    """Draw one ablation with a row of panels per measured scale; write and return its PNG (150 dpi) and SVG."""
+    """Draw an ablation, one row of panels per measured scale; return the PNG (150 dpi) and SVG written."""
     import matplotlib
 
     drawn = draw(ablation, frame, scales_of(frame, ablation.name, variant), variant)
@@ -43,7 +44,8 @@ def write_figure(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant:
 def draw(ablation: Ablation, frame: pd.DataFrame, scales: list[str], variant: str = "") -> Figure:
     """Return the figure: per scale one panel for each column (lines) or for each unit (bars).
 
-    The published points stand on the axis of the measured values at the scale `paper`, on a second one elsewhere.
+    The published points stand on the axis of the measured values at the scale `paper`, on a second one
+    elsewhere.
     """
     import seaborn as sns
     from matplotlib.figure import Figure
@@ -51,7 +53,9 @@ def draw(ablation: Ablation, frame: pd.DataFrame, scales: list[str], variant: st
     panels = _panels(ablation)
     # A bare Figure carries its own canvas: no window, and no change to the backend of a caller.
     with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
-        figure = Figure(figsize=(_PANEL[0] * len(panels), _PANEL[1] * len(scales) + 0.4), layout="constrained")
+        figure = Figure(
+            figsize=(_PANEL[0] * len(panels), _PANEL[1] * len(scales) + 0.4), layout="constrained"
+        )
         grid = figure.subplots(len(scales), len(panels), squeeze=False)
         for scale, axes in zip(scales, grid, strict=True):
             measured = cells(ablation, frame, scale, variant)
@@ -85,13 +89,20 @@ def _lines(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axe
         data = measured.assign(x=measured["row"].map(position))
         sns.lineplot(
             data, x="x", y="value", ax=ax, color=colour, marker="o", markersize=7, errorbar=_interval,
-            err_style="bars", err_kws={"capsize": 3}, label="measured, mean and 95% interval over seeds", legend=False,
+            err_style="bars", err_kws={"capsize": 3}, label="measured, mean and 95% interval over seeds",
+            legend=False,
         )  # fmt: skip
     other = _published_axis(ax, scale)
     points = [(x, ablation.rows[row].paper.get(name)) for row, x in position.items()]
     known = sorted((x, value) for x, value in points if value is not None)
     if known:
-        other.plot(*zip(*known, strict=True), **_open_marker("o", colour), linestyle=":", linewidth=1, label=PUBLISHED)
+        other.plot(
+            *zip(*known, strict=True),
+            **_open_marker("o", colour),
+            linestyle=":",
+            linewidth=1,
+            label=PUBLISHED,
+        )
     if ablation.figure.log:
         ax.set_xscale("log")
     ticks = sorted(position.values())
@@ -111,8 +122,8 @@ def _bars(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axes
     if len(measured):
         sns.barplot(
             measured, x="row", y="value", hue="metric", order=rows, hue_order=names, palette=colours, ax=ax,
-            errorbar=_interval, capsize=0.15, err_kws={"linewidth": 1.2, "color": "0.2"}, legend=False, alpha=0.75,
-            dodge=True,
+            errorbar=_interval, capsize=0.15, err_kws={"linewidth": 1.2, "color": "0.2"}, legend=False,
+            alpha=0.75, dodge=True,
         )  # fmt: skip
         for container, column in zip(ax.containers, columns, strict=False):
             container.set_label(f"{column.label}, measured, 95% interval over seeds")
@@ -123,7 +134,9 @@ def _bars(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axes
         known = {i - 0.4 + width * (k + 0.5): value for i, value in values.items() if value is not None}
         style = _open_marker(_MARKERS[k % len(_MARKERS)], "black")
         if known:
-            other.plot(list(known), list(known.values()), **style, linestyle="", label=f"{column.label}, {PUBLISHED}")
+            other.plot(
+                list(known), list(known.values()), **style, linestyle="", label=f"{column.label}, {PUBLISHED}"
+            )
     ax.set_xticks(range(len(rows)), [textwrap.fill(row, 14) for row in rows])
     if len(rows) > 4:
         ax.tick_params(axis="x", labelsize="small", rotation=25)
@@ -164,7 +177,9 @@ def _open_marker(marker: str, colour: object) -> dict[str, Any]:
 def _interval(values: pd.Series) -> tuple[float, float]:
     found = summarise(values)
     missing = float("nan")  # seaborn then draws no bar
-    return (missing, missing) if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
+    return (
+        (missing, missing) if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
+    )
 
 
 def _positions(ablation: Ablation) -> dict[str, float]:
@@ -172,12 +187,14 @@ def _positions(ablation: Ablation) -> dict[str, float]:
         position = {label: float(label) for label in ablation.rows}
     except ValueError as error:
         raise ValueError(
-            f"Ablation {ablation.name} draws lines, but a row label is no number ({error}); use figure kind bars."
+            f"Ablation {ablation.name} draws lines, but a row label is no number ({error}); use kind bars."
         ) from error
     if ablation.figure.log and min(position.values()) <= 0:
-        raise ValueError(f"Ablation {ablation.name} has a row at or below 0 and a logarithmic axis; set log to false.")
+        raise ValueError(
+            f"Ablation {ablation.name} has a row at or below 0 and a logarithmic axis; set log to false."
+        )
     return position
 
 
 def _gaps(ticks: list[float]) -> list[float]:
-    return [b - a for a, b in zip(ticks, ticks[1:], strict=False)]
+    return [b - a for a, b in pairwise(ticks)]

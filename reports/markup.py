@@ -1,4 +1,4 @@
-"""A table as Markdown and as LaTeX: published beside measured, one block per scale, the default row marked."""
+"""A table as Markdown and as LaTeX: published beside measured, a block per scale, the default row marked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    "[": r"{[}",  # a row that begins with a bracket would become the optional argument of the line break before it
+    # A row that begins with a bracket would be the optional argument of the line break before it.
+    "[": r"{[}",
     "]": r"{]}",
     "±": r"$\pm$",
     "–": r"--",  # noqa: RUF001 (the dash of an empty cell)
@@ -80,7 +81,9 @@ def latex(ablation: Ablation, values: pd.DataFrame, variant: str = "") -> str:
     columns = list(ablation.columns.values())
     title = " ".join(f"{ablation.name} {variant}".split())
     blocks = [f"% {title}: needs \\usepackage{{booktabs}}"]
-    groups = " & ".join(rf"\multicolumn{{2}}{{c}}{{{escape_latex(f'{c.label} ({c.unit})')}}}" for c in columns)
+    groups = " & ".join(
+        rf"\multicolumn{{2}}{{c}}{{{escape_latex(f'{c.label} ({c.unit})')}}}" for c in columns
+    )
     rules = " ".join(rf"\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(columns)))
     width = 2 * len(columns) + 1
     for scale in values["scale"].unique():

@@ -22,7 +22,7 @@ ROUNDING = 0.05
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, sample standard deviation (n - 1) and two-sided 95% t-interval of n values; None where undefined."""
+    """Mean, sample standard deviation (n - 1), two-sided 95% t-interval of n values; None where undefined."""
 
     mean: float | None
     std: float | None
@@ -51,8 +51,8 @@ def summarise(values: Iterable[float]) -> Summary:
 def value_verdict(scale: str, published: float | None, measured: Summary) -> str:
     """Return the verdict on one value; only the scale `paper` is ever compared with what was published.
 
-    `reproduced` means that the published value, to its rounding, meets the interval over seeds; `differs` that it
-    does not; `undecided` that one seed gives no interval.
+    `reproduced` means that the published value, to its rounding, meets the interval over seeds; `differs`
+    that it does not; `undecided` that one seed gives no interval.
     """
     if measured.n == 0:
         return "not run"
@@ -69,20 +69,24 @@ def value_verdict(scale: str, published: float | None, measured: Summary) -> str
 def cells(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = "") -> pd.DataFrame:
     """Return the measured cells of a table, one line per seed: columns `row, metric, seed, value`.
 
-    `metric` is the ablation's name of the column. A column relative to a row is the quotient of the two values of
-    the same seed; a seed without the reference row has no value there.
+    `metric` is the ablation's name of the column. A column relative to a row is the quotient of the two
+    values of the same seed; a seed without the reference row has no value there.
     """
-    chosen = frame[(frame["ablation"] == ablation.name) & (frame["variant"] == variant) & (frame["scale"] == scale)]
+    chosen = frame[
+        (frame["ablation"] == ablation.name) & (frame["variant"] == variant) & (frame["scale"] == scale)
+    ]
     parts = [tidy()[["row", "metric", "seed", "value"]]]
     for name, column in ablation.columns.items():
-        part = chosen.loc[chosen["metric"] == column.metric, ["row", "metric", "seed", "value"]].assign(metric=name)
+        part = chosen.loc[chosen["metric"] == column.metric, ["row", "metric", "seed", "value"]].assign(
+            metric=name
+        )
         if column.relative_to is not None:
             reference = part["seed"].map(part[part["row"] == column.relative_to].set_index("seed")["value"])
             divisor, dividend = (part["value"], reference) if column.invert else (reference, part["value"])
             if (divisor == 0).any():
                 raise ValueError(
-                    f"{column.metric} of ablation {ablation.name} is 0 at scale {scale}, so column {name!r} cannot be "
-                    f"taken relative to row {column.relative_to!r}; run that row again."
+                    f"{column.metric} of ablation {ablation.name} is 0 at scale {scale}, so column {name!r} "
+                    f"cannot be taken relative to row {column.relative_to!r}; run that row again."
                 )
             part = part.assign(value=dividend / divisor).dropna(subset=["value"])
         parts.append(part[part["row"].isin(list(ablation.rows))])

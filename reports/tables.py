@@ -1,4 +1,4 @@
-"""Tables: the published number beside the measured one, for every row and column whether it was run or not."""
+"""Tables: the published number beside the measured one, for every row and column, run or not."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _SENTENCES = {
     "desk": f"scale=desk: a trend on small data; {_ORIENTATION}.",
     "gpu": f"scale=gpu: a trend on public data with one card; {_ORIENTATION}.",
     "paper": (
-        "scale=paper: the published recipe; a value counts as reproduced when the published number, to its rounding, "
-        f"lies in the {LEVEL:.0%} interval over at least two seeds."
+        "scale=paper: the published recipe; a value counts as reproduced when the published number, to its "
+        f"rounding, lies in the {LEVEL:.0%} interval over at least two seeds."
     ),
 }
 
@@ -59,8 +59,8 @@ def table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
 def claims_table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = "") -> pd.DataFrame:
     """Return one line per claim with the columns `CLAIM_COLUMNS`.
 
-    `difference` is left minus right of the claim; `paper` is yes when the published numbers satisfy it, no when they
-    do not, and empty when one of them is not published.
+    `difference` is left minus right of the claim; `paper` is yes when the published numbers satisfy it, no
+    when they do not, and empty when one of them is not published.
     """
     measured = cells(ablation, frame, scale, variant)
     lines: list[tuple[object, ...]] = []
@@ -72,8 +72,10 @@ def claims_table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: s
     return _typed(lines, CLAIM_COLUMNS)
 
 
-def all_scales(ablation: Ablation, frame: pd.DataFrame, variant: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return table and claims with every measured scale stacked, or the default scale where nothing was run."""
+def all_scales(
+    ablation: Ablation, frame: pd.DataFrame, variant: str = ""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return table and claims with every measured scale stacked, or the default scale if nothing was run."""
     scales = scales_of(frame, ablation.name, variant)
     tables = [table(ablation, frame, scale, variant) for scale in scales]
     claims = [claims_table(ablation, frame, scale, variant) for scale in scales]
@@ -81,7 +83,7 @@ def all_scales(ablation: Ablation, frame: pd.DataFrame, variant: str = "") -> tu
 
 
 def write_tables(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant: str = "") -> list[Path]:
-    """Write the table as CSV, Markdown and LaTeX and its claims as CSV into `folder`; return the four paths."""
+    """Write the table as CSV, Markdown and LaTeX, its claims as CSV, into `folder`; return the four paths."""
     from reports.markup import latex, markdown
 
     values, claims = all_scales(ablation, frame, variant)
@@ -96,11 +98,13 @@ def write_tables(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table or claims file that `write_tables` wrote, with labels such as `8` or `none` left as text."""
+    """Read a table or claims file of `write_tables`, with labels such as `8` or `none` left as text."""
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     columns = CLAIM_COLUMNS if "claim" in frame.columns else TABLE_COLUMNS
     if tuple(frame.columns) != columns:
-        raise ValueError(f"{path} does not have the columns {', '.join(columns)}; delete it and build the report again.")
+        raise ValueError(
+            f"{path} does not have the columns {', '.join(columns)}; delete it and build the report again."
+        )
     text = _CLAIM_TEXT if columns == CLAIM_COLUMNS else _TABLE_TEXT
     lines = [
         [value if name in text else (value or None) for name, value in zip(columns, line, strict=True)]
@@ -111,7 +115,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Pair:
-    """One cell as text: published value, measured value, and the verdict where the scale allows one on values."""
+    """One cell as text: published value, measured value, and the verdict where the scale allows one."""
 
     paper: str
     measured: str
@@ -123,13 +127,17 @@ def pairs(values: pd.DataFrame) -> dict[str, dict[str, Pair]]:
     wide: dict[str, dict[str, Pair]] = {}
     for line in values.to_dict("records"):
         verdict = line["verdict"] if line["scale"] == "paper" and line["n"] else ""
-        pair = Pair(number(line["paper"], published=True), measured_text(line["mean"], line["std"], line["n"]), verdict)
+        pair = Pair(
+            number(line["paper"], published=True),
+            measured_text(line["mean"], line["std"], line["n"]),
+            verdict,
+        )
         wide.setdefault(line["row"], {})[line["metric"]] = pair
     return wide
 
 
 def number(value: float, *, published: bool = False) -> str:
-    """Return a number for a reader: as printed, one decimal or more, if published; two decimals if measured."""
+    """Return a number for a reader: one decimal or more, as printed, if published; two if measured."""
     if pd.isna(value):
         return "–"  # noqa: RUF001 (the dash of a table, not a minus sign)
     if published:
@@ -147,7 +155,7 @@ def measured_text(mean: float, std: float, n: int) -> str:
 
 
 def claim_evidence(line: Mapping[Hashable, Any]) -> str:
-    """Return what stands behind a verdict of `claims_table`: difference, interval, n, and the published numbers."""
+    """Return what stands behind a verdict: difference, interval, n, and what the published numbers say."""
     published = {"yes": "the published numbers satisfy it", "no": "the published numbers do not satisfy it"}
     says = published.get(line["paper"], "not all of its numbers are published")
     if line["n"] == 0:
@@ -163,8 +171,8 @@ def render_text(
 ) -> str:
     """Return the table of one scale for a terminal, then its claims, then what the scale means.
 
-    Each column shows the published value, then the measured `mean ± std (n)`; `*` marks the default row. `elapsed` is
-    in seconds.
+    Each column shows the published value, then the measured `mean ± std (n)`; `*` marks the default row.
+    `elapsed` is in seconds.
     """
     wide = pairs(table(ablation, frame, scale, variant))
     labels = {label: f"{label} *" if label == ablation.default else label for label in wide}
@@ -178,8 +186,16 @@ def render_text(
     widths = [max(len(line[i]) for line in [head[1], *body]) for i in range(len(head[1]))]
     for i in range(1, len(widths), 2):
         widths[i + 1] = max(widths[i + 1], len(head[0][i]) - widths[i] - 2)
-    top = "  ".join([" " * widths[0], *(head[0][i].ljust(widths[i] + widths[i + 1] + 2) for i in range(1, len(widths), 2))])
-    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head[1], *body]]
+    top = "  ".join(
+        [
+            " " * widths[0],
+            *(head[0][i].ljust(widths[i] + widths[i + 1] + 2) for i in range(1, len(widths), 2)),
+        ]
+    )
+    rows = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in [head[1], *body]
+    ]
     rule = "-" * max(len(line.rstrip()) for line in [top, *rows])
     where = f"{ablation.paper['where']} of arXiv {ablation.paper['arxiv']}"
     lines = [f"{ablation.title} ({where}){f', variant {variant}' if variant else ''}", ablation.question, ""]
@@ -191,7 +207,10 @@ def render_text(
         lines += ["", "claims of the paper"]
         width = max(len(line["verdict"]) for line in claims)
         for line in claims:
-            lines += [f"  {line['verdict']:<{width}}  {line['claim']}", f"  {'':{width}}  {claim_evidence(line)}"]
+            lines += [
+                f"  {line['verdict']:<{width}}  {line['claim']}",
+                f"  {'':{width}}  {claim_evidence(line)}",
+            ]
     lines += ["", scale_sentence(scale)]
     if elapsed is not None:
         lines.append(f"Took {duration(elapsed)}.")

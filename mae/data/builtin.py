@@ -1,7 +1,7 @@
 """Built-in pictures that need no download: handwritten digits blended over crops of photographs.
 
-The protocol is MNIST-M's (Ganin et al., arXiv 1505.07818, Section 5.2): ``|photo - digit|`` in every channel, here with
-the 1,797 digits of scikit-learn and the photographs that lie inside the wheels of scikit-image and scikit-learn.
+The protocol is MNIST-M's (Ganin et al., arXiv 1505.07818): ``|photo - digit|`` in every channel, here with
+the 1,797 digits of scikit-learn and the photographs inside the wheels of scikit-image and scikit-learn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,13 +32,13 @@ VERSION = 1  # raise it whenever the same arguments give other pixels
 CLASSES = tuple(str(digit) for digit in range(10))
 TEST_DIGITS_PER_CLASS = 40
 TRAIN_SHARE = 0.75  # the left three quarters of every photograph; the rest is for testing
-REDUCTIONS = (1, 2)  # crops are taken from the photograph and from its half-size copy: twice the variety of texture
+REDUCTIONS = (1, 2)  # crops come from the photograph and from its half-size copy: more variety of texture
 DIGIT_SHARE = (0.65, 0.9)  # side of the enlarged digit, its margin included, as a share of the picture's
 MARGIN = 1  # empty cells around the 8x8 digit, whose ink otherwise ends in a hard edge at the border
-SIZES = (16, 96)  # below, digits are not legible; above, a crop no longer fits the test part of every photograph
-PICTURES_PER_DIGIT = 100  # beyond, further labelled pictures are near-copies and an accuracy over them misleads
+SIZES = (16, 96)  # below, digits are not legible; above, crops do not fit the test part of every photograph
+PICTURES_PER_DIGIT = 100  # beyond, further labelled pictures are near-copies and add no evidence
 
-# Flat subjects (night sky, retina, moon, cells) and drawings are left out: on them a digit needs no looking for.
+# Flat subjects (stars, retina, moon, cells) and drawings are left out: on them a digit needs no looking for.
 PHOTOGRAPHS = (
     ("skimage", "data", (
         "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
@@ -55,9 +55,10 @@ def digits_on_photos(
 ) -> Splits:
     """Three sets of ``(n, 3, size, size)`` uint8 pictures, made on first use and kept under ``cache``.
 
-    Training and testing share neither digits nor photographed regions. Pre-training pictures are drawn as training
-    pictures are, independently of them, and carry no label (-1). The pixels are a function of the arguments alone; a
-    cached file that is damaged is made again. Errors: DataError for counts and sizes that cannot be served.
+    Training and testing share neither digits nor photographed regions. Pre-training pictures are drawn as
+    training pictures are, independently of them, and carry no label (-1). The pixels are a function of the
+    arguments alone; a cached file that is damaged is made again. Errors: DataError for counts and sizes that
+    cannot be served, missing photographs, and a cache that cannot be written.
     """
     counts = {"pretrain": pretrain, "train": train, "test": test}
     glyphs, labels = handwritten_digits()
@@ -69,13 +70,16 @@ def digits_on_photos(
             raise DataError(f"digits_on_photos: {name}={count} pictures were asked for; ask for at least 1.")
         if name != "pretrain" and count > most:
             raise DataError(
-                f"digits_on_photos: {name}={count} pictures from {len(digits_of[name])} digits would be near-copies; "
-                f"ask for at most {most}."
+                f"digits_on_photos: {name}={count} pictures of {len(digits_of[name])} digits would be "
+                f"near-copies of one another; ask for at most {most}."
             )
     if not SIZES[0] <= size <= SIZES[1]:
-        raise DataError(f"digits_on_photos: size={size} is outside {SIZES[0]} to {SIZES[1]}; choose a size within.")
+        raise DataError(f"digits_on_photos: size={size} is not possible; choose {SIZES[0]} to {SIZES[1]}.")
+    if not 0 <= seed < 2**32:
+        raise DataError(f"digits_on_photos: seed={seed} is not usable; choose one from 0 to 4294967295.")
 
-    identity = f"digits_on_photos-v{VERSION}-{pretrain}-{train}-{test}-{size}px-seed{seed}-{_material(glyphs, labels)}"
+    material = _material(glyphs, labels)
+    identity = f"digits_on_photos-v{VERSION}-{pretrain}-{train}-{test}-{size}px-seed{seed}-{material}"
     path = Path(cache) / f"{identity}.safetensors"
     tensors = _read(path)
     if tensors is None:
@@ -109,15 +113,15 @@ def divide_digits(labels: Indices, seed: int) -> tuple[Indices, Indices]:
 
 
 def photographs() -> list[Bytes]:
-    """The photographs inside the two wheels, ``(H, W, 3)`` uint8 each; grey ones have three equal channels."""
+    """The photographs inside the two wheels, ``(H, W, 3)`` uint8; grey ones have three equal channels."""
     return [np.array(Image.open(path).convert("RGB")) for path in _photograph_files()]
 
 
 def regions(photos: Sequence[Bytes], *, held_out: bool, size: int) -> list[Bytes]:
-    """The part of each of ``photos: (H, W, 3)`` that is for training (left) or ``held_out`` (right), at both reductions.
+    """The part of each of ``photos: (H, W, 3)`` for training (left) or ``held_out`` (right), per reduction.
 
-    Reduced copies are means over blocks of the part itself, so no pixel of one part reaches the other. A copy in
-    which no crop of ``size`` pixels fits is left out.
+    Reduced copies are means over blocks of the part itself, so no pixel of one part reaches the other. A copy
+    in which no crop of ``size`` pixels fits is left out.
     """
     parts = []
     for photo in photos:
@@ -133,10 +137,10 @@ def regions(photos: Sequence[Bytes], *, held_out: bool, size: int) -> list[Bytes
 
 
 def enlarge(glyphs: Bytes, side: int) -> Bytes:
-    """``(n, 8, 8)`` ink from 0 to 16, made ``(n, side, side)`` from 0 to 255 by cubic interpolation (Keys, a = -0.5).
+    """``(n, 8, 8)`` ink from 0 to 16, made ``(n, side, side)`` from 0 to 255 by Keys' cubic (a = -0.5).
 
-    The digit gets an empty margin of one cell, so ``side`` spans ten cells. Weights are integers in units of 1/4096,
-    so that every platform computes the same pixels.
+    The digit gets an empty margin of one cell, so ``side`` spans ten cells. Weights are integers in units of
+    1/4096, so that every platform computes the same pixels.
     """
     source = glyphs.shape[-1]
     centre = (np.arange(side) + 0.5) * (source + 2 * MARGIN) / side - 0.5 - MARGIN
@@ -147,9 +151,9 @@ def enlarge(glyphs: Bytes, side: int) -> Bytes:
         value = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2)
         inked = np.flatnonzero((first + tap >= 0) & (first + tap < source))
         weights[inked, first[inked] + tap] = np.rint(value[inked] * 4096).astype(np.int64)
-    ink = weights @ glyphs.astype(np.int64) @ weights.T
+    ink: Indices = weights @ glyphs.astype(np.int64) @ weights.T
     unit = 16 << 24  # full ink, in the units of the product of two weights
-    return np.clip((ink * 255 + unit // 2) // unit, 0, 255).astype(np.uint8)
+    return ((ink * 255 + unit // 2) // unit).clip(0, 255).astype(np.uint8)
 
 
 def _material(glyphs: Bytes, labels: Indices) -> str:
@@ -167,11 +171,11 @@ def _photograph_files() -> list[Path]:
     for package, folder, names in PHOTOGRAPHS:
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
-            raise DataError(f"The built-in data needs the photographs of {package}; install it from its wheel.")
+            raise DataError(f"The built-in data needs the photographs of {package}; install its wheel.")
         files += [Path(found.origin).parent / folder / name for name in names]
     for file in files:
         if not file.is_file():
-            raise DataError(f"The photograph {file} is missing; install scikit-image and scikit-learn from wheels.")
+            raise DataError(f"The photograph {file} is missing; install scikit-image and scikit-learn anew.")
     return files
 
 
@@ -195,13 +199,15 @@ def _blend(glyphs: Bytes, crops: Sequence[Bytes], size: int, chance: np.random.R
     for k, part in enumerate(crops):
         where = np.flatnonzero(region == k)
         windows = np.lib.stride_tricks.sliding_window_view(part, (size, size), axis=(0, 1))
-        photo[where] = windows[_floor(place[2, where], windows.shape[0]), _floor(place[3, where], windows.shape[1])]
+        top, left = (_floor(place[2 + axis, where], windows.shape[axis]) for axis in (0, 1))
+        photo[where] = windows[top, left]
 
     digit = np.zeros((n, size, size), np.uint8)
     for side in np.unique(sides):
         where = np.flatnonzero(sides == side)
-        rows, columns = (_floor(place[axis, where], size - side + 1)[:, None] + np.arange(side) for axis in (0, 1))
-        digit[where[:, None, None], rows[:, :, None], columns[:, None, :]] = enlarge(glyphs[where], int(side))
+        top, left = (_floor(place[axis, where], size - side + 1) for axis in (0, 1))
+        windows = np.lib.stride_tricks.sliding_window_view(digit, (side, side), axis=(1, 2), writeable=True)
+        windows[where, top, left] = enlarge(glyphs[where], int(side))
     # |photo - digit| without leaving uint8
     return np.maximum(photo, digit[:, None]) - np.minimum(photo, digit[:, None])
 
@@ -214,7 +220,7 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(memoryview(tensors[name].numpy()))
+        digest.update(tensors[name].numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -237,10 +243,14 @@ def _read(path: Path) -> dict[str, Tensor] | None:
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     """All or nothing: processes that write at the same time replace each other's file by an identical one."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            part.write(save(tensors, metadata={"sha256": _checksum(tensors)}))
-        os.replace(part.name, path)
+        try:
+            part.write_bytes(save(tensors, metadata={"sha256": _checksum(tensors)}))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(f"The built-in data cannot be kept in {path.parent} ({error}); name a folder that can.") from error
+        message = f"The built-in data cannot be kept in {path.parent} ({error}); name another folder."
+        raise DataError(message) from error

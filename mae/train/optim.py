@@ -16,6 +16,7 @@ class Recipe:
     """A row of MAE Tables 8-11 or VideoMAE Tables 9-11. Epochs may be fractions of a pass over the data.
 
     ``base_lr`` is per 256 samples: the peak rate is ``base_lr * batch_size / 256`` (linear scaling rule).
+    ``schedule`` multiplies ``epochs`` and leaves the warm-up alone (MAE Fig. 7).
     """
 
     optimizer: str
@@ -28,10 +29,11 @@ class Recipe:
     momentum: float = 0.9
     layer_decay: float = 1.0
     min_lr: float = 0.0
+    schedule: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        for name in ("base_lr", "batch_size", "epochs", "layer_decay"):
+        for name in ("base_lr", "batch_size", "epochs", "schedule", "layer_decay"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         if self.optimizer not in OPTIMIZERS:
@@ -43,7 +45,7 @@ class Recipe:
 
     def steps(self, samples: int) -> int:
         """Optimiser steps for ``epochs`` passes over ``samples`` items, the incomplete last batch dropped."""
-        return max(1, int(self.epochs * self.steps_per_epoch(samples)))
+        return max(1, round(self.epochs * self.schedule * self.steps_per_epoch(samples)))
 
     def steps_per_epoch(self, samples: int) -> int:
         return max(1, samples // self.batch_size)

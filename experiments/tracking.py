@@ -1,0 +1,261 @@
+"""Every run in MLflow: the only file that imports it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities import Metric, Run
+
+EXPERIMENT = "masked-autoencoders"
+
+#: Tags that place a run in a table: ``table.<ablation>[--<variant>] = <row>``, one for each table it serves.
+TABLE_TAG = "table."
+
+COLUMNS = ["ablation", "variant", "row", "seed", "scale", "metric", "value", "fingerprint", "run_id"]
+
+T = TypeVar("T")
+
+
+class TrackingError(RuntimeError):
+    """The tracking store cannot be used; the message says why and what to do."""
+
+
+def tracking_uri(out: Path) -> str:
+    """``MLFLOW_TRACKING_URI`` if it is set, else the SQLite database of ``out``, as an absolute URI."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve() / 'mlflow.db'}"
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on ``path`` between processes; with ``wait=False`` yields False when another has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True  # closing the file lets go of the lock, as does the end of the process, however it ends
+
+
+def _database(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def check_database(uri: str) -> None:
+    """Refuse a database file that is not whole or cannot be written, before MLflow touches it."""
+    path = _database(uri)
+    if path is None or not path.exists():
+        return
+    try:
+        with sqlite3.connect(path, timeout=60) as connection:
+            verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    except sqlite3.Error as error:
+        verdict, tables = str(error), set()
+    if verdict == "ok" and (not tables or {"runs", "alembic_version"} <= tables):
+        return
+    reason = verdict if verdict != "ok" else "it was only half created"
+    raise TrackingError(
+        f"the tracking database {path} cannot be used ({reason}); make it writable, or move it away (checkpoints "
+        f"stay, results in it are lost to the report) and run the same command again, or choose another out=PATH"
+    )
+
+
+def _patient(call: Callable[[], T]) -> T:
+    """Try again while another process holds SQLite's lock."""
+    for attempt in range(60):
+        try:
+            return call()
+        except Exception as error:  # MLflow wraps the driver's error in one of several classes
+            if "database is locked" not in str(error) or attempt == 59:
+                raise
+            time.sleep(0.25)
+    raise AssertionError("unreachable")
+
+
+class Tracker:
+    """A store of runs. Opening it creates the database and the experiment once, under a lock."""
+
+    def __init__(self, uri: str, out: Path) -> None:
+        self.uri = uri
+        check_database(uri)
+        for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(out / "tracking.lock"):
+                self.client = MlflowClient(tracking_uri=uri)
+                found = self.client.get_experiment_by_name(EXPERIMENT)
+                if found is None:
+                    location = (out.resolve() / "artifacts").as_uri() if _database(uri) else None
+                    self.experiment = self.client.create_experiment(EXPERIMENT, artifact_location=location)
+                else:
+                    self.experiment = found.experiment_id
+        except (MlflowException, OSError) as error:
+            raise TrackingError(f"cannot open the tracking store {uri}: {error}; check MLFLOW_TRACKING_URI") from error
+
+    def runs(self, query: str) -> Iterator[Run]:
+        """All runs that match an MLflow filter, page by page."""
+        token: str | None = None
+        while True:
+            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def finished(self) -> dict[str, Run]:
+        """Finished runs by fingerprint."""
+        return {run.data.tags["fingerprint"]: run for run in self.runs("attributes.status = 'FINISHED'")}
+
+    def place(self, run: Run, cells: Mapping[str, str]) -> None:
+        """Tag a finished run with the tables it serves (``{table: row}``)."""
+        for table, row in cells.items():
+            if run.data.tags.get(TABLE_TAG + table) != row:
+                _patient(lambda t=table, r=row: self.client.set_tag(run.info.run_id, TABLE_TAG + t, r))  # type: ignore[misc]
+
+    def displace(self, table: str, row: str, seed: int, stage: str, scale: str, keep: str) -> None:
+        """Take the table's tag off runs of that cell with another fingerprint: the spec has changed since."""
+        query = f"tags.stage = '{stage}' and tags.seed = '{seed}' and tags.scale = '{scale}'"
+        for run in self.runs(query):
+            tags = run.data.tags
+            if tags.get(TABLE_TAG + table) == row and tags["fingerprint"] != keep:
+                self.client.delete_tag(run.info.run_id, TABLE_TAG + table)
+
+    def open(self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Record:
+        """Start the run of a fingerprint, or take up the one that an earlier attempt left."""
+        earlier = list(self.runs(f"tags.fingerprint = '{tags['fingerprint']}'"))
+        if earlier:
+            run = earlier[0]
+            _patient(lambda: self.client.set_terminated(run.info.run_id, "RUNNING"))
+        else:
+            all_tags = {**tags, "mlflow.runName": name}
+            run = _patient(lambda: self.client.create_run(self.experiment, tags=all_tags))
+        record = Record(self, run.info.run_id)
+        if not earlier:
+            record.parameters(parameters)
+        return record
+
+
+@dataclass
+class Record:
+    """One run while it is being made. Curve points are buffered and written in batches."""
+
+    tracker: Tracker
+    run_id: str
+    _buffer: list[Metric] = field(default_factory=list)
+    _last_step: int | None = None
+    _flushed: float = field(default_factory=time.monotonic)
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Short, immutable facts; long values are in the resolved config."""
+        from mlflow.entities import Param
+
+        found = [Param(key, str(value)[:500]) for key, value in values.items()]
+        for start in range(0, len(found), 100):
+            _patient(lambda s=start: self.tracker.client.log_batch(self.run_id, params=found[s : s + 100]))  # type: ignore[misc]
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        found = [RunTag(key, str(value)) for key, value in values.items()]
+        _patient(lambda: self.tracker.client.log_batch(self.run_id, tags=found))
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of each curve. A resumed run passes over points that its earlier attempt has written."""
+        from mlflow.entities import Metric
+
+        if self._last_step is None:
+            history = self.tracker.client.get_metric_history(self.run_id, "loss")
+            self._last_step = max((metric.step for metric in history), default=-1)
+        if step <= self._last_step:
+            return
+        now = int(time.time() * 1000)
+        self._buffer += [Metric(key, float(value), now, step) for key, value in values.items()]
+        if time.monotonic() - self._flushed > 10:
+            self.flush()
+
+    def flush(self) -> None:
+        for start in range(0, len(self._buffer), 1000):
+            part = self._buffer[start : start + 1000]
+            _patient(lambda p=part: self.tracker.client.log_batch(self.run_id, metrics=p))  # type: ignore[misc]
+        self._buffer, self._flushed = [], time.monotonic()
+
+    def config(self, spec: Mapping[str, Any]) -> None:
+        self.tracker.client.log_dict(self.run_id, dict(spec), "spec.yaml")
+
+    def picture(self, path: Path) -> None:
+        self.tracker.client.log_artifact(self.run_id, str(path), "reconstructions")
+
+    def finish(self, results: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Write the results (``<stage>/<name>``) and close the run: from here on it counts as finished."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._buffer += [Metric(key, float(value), now, 0) for key, value in results.items()]
+        self.flush()
+        self.tags(tags)
+        _patient(lambda: self.tracker.client.set_terminated(self.run_id, "FINISHED"))
+
+    def fail(self, reason: str) -> None:
+        """Close the run as failed, with the reason; what was logged stays."""
+        self.flush()
+        self.tags({"error": reason})
+        _patient(lambda: self.tracker.client.set_terminated(self.run_id, "FAILED"))
+
+
+def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFrame:
+    """Results of finished runs, one line for each table cell they serve; empty when there is no database.
+
+    Columns: ``ablation, variant, row, seed, scale, metric, value, fingerprint, run_id``.
+    """
+    import pandas as pd
+
+    path = _database(uri)
+    if path is not None and not path.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    wanted = None if ablations is None else set(ablations)
+    tracker = Tracker(uri, path.parent if path else Path.cwd())
+    lines = []
+    for run in tracker.runs("attributes.status = 'FINISHED'"):
+        tags = run.data.tags
+        tables = {key.removeprefix(TABLE_TAG): row for key, row in tags.items() if key.startswith(TABLE_TAG)}
+        for table, row in tables.items():
+            ablation, _, variant = table.partition("--")
+            if wanted is not None and ablation not in wanted:
+                continue
+            for metric, value in run.data.metrics.items():
+                if metric.startswith(f"{tags['stage']}/"):
+                    identity = (tags["fingerprint"], run.info.run_id)
+                    lines.append((ablation, variant, row, int(tags["seed"]), tags["scale"], metric, value, *identity))
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def results_of(run: Run) -> dict[str, float]:
+    """The results of a finished run: ``<stage>/<name>`` to value."""
+    stage = run.data.tags["stage"]
+    return {key: value for key, value in run.data.metrics.items() if key.startswith(f"{stage}/")}
+
+
+def to_json(value: Any) -> str:
+    """A compact text for a tag."""
+    return json.dumps(value, sort_keys=True)

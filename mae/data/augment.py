@@ -1,0 +1,252 @@
+"""Augmentation of a whole batch on its device: the four rows of MAE Table 1e, and their parts.
+
+Each augmentation is called as ``augment(images, generator)`` with ``images: (B, C, H, W)``, uint8 or float
+in [0, 1], and a generator on the images' device; it returns float32. Crops take any number of channels, so
+a clip that must be cropped alike in all frames goes in as ``(B, C * T, H, W)``.
+
+| row of Table 1e   | here                                              |
+|-------------------|---------------------------------------------------|
+| none              | ``CenterCrop(size)``                              |
+| crop, fixed size  | ``FixedSizeCrop(size)``                           |
+| crop, rand size   | ``RandomResizedCrop(size)``                       |
+| crop + color jit  | ``Compose((RandomResizedCrop(size), ColorJitter()))`` |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from mae.data.resample import RADIUS, Boxes, cover, resample, unit
+from mae.data.source import DataError
+
+TRIES = 10  # boxes drawn before the central one is taken, as in torchvision
+
+
+class Augment(Protocol):
+    """``(B, C, H, W)`` uint8 or float in [0, 1], to float32; whatever is random comes from the generator."""
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """Resize to just cover ``size``, keep the centre, do not flip (Table 1e "none"; also for testing)."""
+
+    size: int | Sequence[int]
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        h, w = _pair(self.size)
+        images = cover(unit(images), h, w)
+        top, left = round((images.shape[-2] - h) / 2), round((images.shape[-1] - w) / 2)
+        return images[..., top : top + h, left : left + w].contiguous()
+
+
+@dataclass(frozen=True)
+class FixedSizeCrop:
+    """A crop at one scale in a random place, mirrored half of the time (Table 1e "crop, fixed size").
+
+    With ``padding=None`` the picture is resized to cover 256/224 of ``size``, the usual margin on ImageNet.
+    With a number it is resized to cover ``size`` and continued by reflection over that many pixels, so that
+    nothing is interpolated where pictures already have the size: the usual shift for pictures of 32 pixels.
+    """
+
+    size: int | Sequence[int]
+    padding: int | None = None
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.padding is not None and self.padding < 0:
+            raise DataError(f"FixedSizeCrop: padding={self.padding} is negative; use None, 0 or more pixels.")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        h, w = _pair(self.size)
+        images = unit(images)
+        if self.padding is None:
+            images = cover(images, round(h * 256 / 224), round(w * 256 / 224))
+        else:
+            images = cover(images, h, w)
+            if self.padding >= min(images.shape[-2:]):
+                raise DataError(
+                    f"FixedSizeCrop: padding={self.padding} cannot be reflected in pictures of "
+                    f"{images.shape[-2]}x{images.shape[-1]} pixels; use less."
+                )
+            images = F.pad(images, (self.padding,) * 4, mode="reflect")
+        place = _uniform(images, generator, 3)
+        top = (place[:, 0] * (images.shape[-2] - h + 1)).floor()
+        left = (place[:, 1] * (images.shape[-1] - w + 1)).floor()
+        boxes = Boxes(top, left, torch.full_like(top, h), torch.full_like(left, w))
+        mirrored = place[:, 2] < 0.5 if self.flip else None
+        # nothing is resized here, so either kernel copies pixels; the shorter one does so sooner
+        return resample(images, boxes, (h, w), flip=mirrored, interpolation="bilinear")
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A random box, resized to ``size`` and mirrored half of the time (Table 1e "crop, rand size").
+
+    The area is uniform in ``scale`` (a share of the picture), width / height log-uniform in ``ratio``; the
+    first of ten boxes that fits is taken, else the largest central one, as torchvision does. Resizing is
+    antialiased.
+    """
+
+    size: int | Sequence[int]
+    scale: Sequence[float] = (0.2, 1.0)
+    ratio: Sequence[float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise DataError(f"RandomResizedCrop: scale={self.scale} is not a range within (0, 1].")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise DataError(f"RandomResizedCrop: ratio={self.ratio} is not a range of positive numbers.")
+        if self.interpolation not in RADIUS:
+            known = ", ".join(RADIUS)
+            raise DataError(f"RandomResizedCrop: interpolation={self.interpolation!r} is none of {known}.")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        boxes = self.boxes(images, generator)
+        mirrored = _uniform(images, generator, 1)[:, 0] < 0.5 if self.flip else None
+        size = _pair(self.size)
+        return resample(unit(images), boxes, size, flip=mirrored, interpolation=self.interpolation)
+
+    def boxes(self, images: Tensor, generator: Generator) -> Boxes:
+        """A box with integer sides for each picture, always inside it."""
+        rows, columns = images.shape[-2:]
+        area, log_ratio, down, right = _uniform(images, generator, 4, TRIES).unbind(1)
+        area = (self.scale[0] + area * (self.scale[1] - self.scale[0])) * rows * columns
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = (low + log_ratio * (high - low)).exp()
+        height, width = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
+        fits = (height >= 1) & (height <= rows) & (width >= 1) & (width <= columns)
+        top, left = (down * (rows - height + 1)).floor(), (right * (columns - width + 1)).floor()
+
+        first = fits.int().argmax(1, keepdim=True)
+        found = fits.any(1)
+        central = self._central(rows, columns)
+        drawn = (side.gather(1, first)[:, 0] for side in (top, left, height, width))
+        return Boxes(*(torch.where(found, side, fixed) for side, fixed in zip(drawn, central, strict=True)))
+
+    def _central(self, rows: int, columns: int) -> tuple[float, float, float, float]:
+        height = min(rows, max(1, round(columns / self.ratio[0])))
+        width = min(columns, max(1, round(rows * self.ratio[1])))
+        return float((rows - height) // 2), float((columns - width) // 2), float(height), float(width)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Brightness, contrast, saturation, then hue, each by a factor of its own for every picture (Table 1e).
+
+    A factor is uniform in [max(0, 1 - x), 1 + x], the turn of the hue in [-hue, hue] of the circle. The paper
+    does not give the strength; the defaults are a common choice. The order is fixed, so that a batch is one
+    computation.
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+
+    def __post_init__(self) -> None:
+        if min(self.brightness, self.contrast, self.saturation, self.hue) < 0 or self.hue > 0.5:
+            raise DataError(f"{self}: strengths must not be negative, and hue at most 0.5.")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        draw = _uniform(images, generator, 4)
+        brightness, contrast, saturation = (
+            max(0.0, 1 - x) + draw[:, i] * (1 + x - max(0.0, 1 - x))
+            for i, x in enumerate((self.brightness, self.contrast, self.saturation))
+        )
+        return adjust_color(images, brightness, contrast, saturation, (2 * draw[:, 3] - 1) * self.hue)
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """``(images - mean) / std`` for each channel; the only step whose result leaves [0, 1]."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise DataError(f"{self}: mean and std need one number for each channel, and std positive ones.")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        images = unit(images)
+        if images.shape[1] != len(self.mean):
+            raise DataError(
+                f"{self}: pictures have {images.shape[1]} channels; give one mean and std for each."
+            )
+        mean, std = (images.new_tensor(list(x))[:, None, None] for x in (self.mean, self.std))
+        return (images - mean) / std
+
+
+@dataclass(frozen=True)
+class Compose:
+    """The steps one after the other, all drawing from the same generator."""
+
+    steps: Sequence[Augment]
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        images = unit(images)
+        for step in self.steps:
+            images = step(images, generator)
+        return images
+
+
+def adjust_color(
+    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor
+) -> Tensor:
+    """``(B, 3, H, W)``, one factor ``(B,)`` for each picture, in this order; ``hue`` is a share of the circle.
+
+    Each step is torchvision's: a blend with black, with the mean grey, with the pixel's grey; a turn in HSV.
+    """
+    images = unit(images)
+    if images.shape[1] != 3:
+        raise DataError(
+            f"Colour jitter needs 3 channels (RGB), the pictures have {images.shape[1]}; leave it out."
+        )
+    factors = (brightness, contrast, saturation, hue)
+    brightness, contrast, saturation, hue = (x[:, None, None, None] for x in factors)
+    images = (images * brightness).clamp_(0, 1)
+    mean = _grey(images).mean((-2, -1), keepdim=True)
+    images = torch.lerp(mean, images, contrast).clamp_(0, 1)
+    images = torch.lerp(_grey(images), images, saturation).clamp_(0, 1)
+
+    red, green, blue = images.unbind(1)
+    value, low = images.amax(1), images.amin(1)
+    chroma = value - low
+    safe = torch.where(chroma > 0, chroma, 1)  # grey pixels have no hue; any will do
+    sector = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    offset = images.new_tensor([5.0, 3.0, 1.0])[
+        :, None, None
+    ]  # red, green and blue are a third of a turn apart
+    k = (offset + sector[:, None] + 6 * hue).remainder(6)
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+def _grey(images: Tensor) -> Tensor:
+    weights = images.new_tensor([0.2989, 0.587, 0.114])  # ITU-R BT.601, in the digits torchvision uses
+    return (images * weights[:, None, None]).sum(1, keepdim=True)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    h, w = (size, size) if isinstance(size, int) else tuple(size)
+    if h < 1 or w < 1:
+        raise DataError(f"size={size} has no pixels; give a positive number, or two (height, width).")
+    return h, w
+
+
+def _uniform(images: Tensor, generator: Generator, *shape: int) -> Tensor:
+    return torch.rand((len(images), *shape), generator=generator, device=images.device)

@@ -1,0 +1,56 @@
+"""What a step costs, counted from shapes alone (no torch): visible patches, and FLOPs (multiply and add are two)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def transformer_flops(tokens: float, width: int, depth: int, mlp_ratio: float = 4.0) -> float:
+    """Forward FLOPs of ``depth`` pre-norm blocks over one sequence: projections, attention and MLP."""
+    projections = 2 * tokens * width * width * (4 + 2 * mlp_ratio)
+    attention = 4 * tokens * tokens * width
+    return depth * (projections + attention)
+
+
+def pretrain_flops(model: Mapping[str, Any], patches: int, visible: int, patch_dim: int) -> float:
+    """Forward FLOPs of one masked clip: encoder over visible patches (over all with ``mask_tokens``), decoder over all."""
+    encoder, decoder = model["encoder"], model["decoder"]
+    prefix = int(model["class_token"])
+    width, narrow = encoder["width"], decoder_width(model)
+    seen = patches if model["mask_tokens"] else visible
+    return (
+        2 * visible * patch_dim * width
+        + transformer_flops(seen + prefix, width, encoder["depth"])
+        + 2 * (seen + prefix) * width * narrow
+        + transformer_flops(patches + prefix, narrow, decoder["depth"])
+        + 2 * (patches - visible) * narrow * patch_dim
+    )
+
+
+def classify_flops(model: Mapping[str, Any], patches: int, patch_dim: int) -> float:
+    """Forward FLOPs of one whole clip through the encoder."""
+    encoder = model["encoder"]
+    embedding = 2 * patches * patch_dim * encoder["width"]
+    return embedding + transformer_flops(patches + int(model["class_token"]), encoder["width"], encoder["depth"])
+
+
+def decoder_width(model: Mapping[str, Any]) -> int:
+    """Channels of the decoder: its share of the encoder's, to the nearest whole number."""
+    return round(model["encoder"]["width"] * model["decoder"]["width_share"])
+
+
+def num_keep(n: int, ratio: float, rounding: str) -> int:
+    """How many of ``n`` patches stay visible at a masking ``ratio`` in (0, 1).
+
+    ``rounding`` names the paper's rule: ``mae`` keeps ``int(n (1 - r))``, ``videomae`` drops ``int(r n)``.
+    ValueError if the ratio is outside (0, 1), or if nothing would be kept or dropped.
+    """
+    if not 0 < ratio < 1:
+        raise ValueError(f"masking ratio {ratio} is outside (0, 1)")
+    rules = {"mae": int(n * (1 - ratio)), "videomae": n - int(ratio * n)}
+    if rounding not in rules:
+        raise ValueError(f"unknown rounding {rounding!r}; choose one of {', '.join(rules)}")
+    if not 0 < rules[rounding] < n:
+        raise ValueError(f"masking ratio {ratio} of {n} patches would keep {rules[rounding]}; keep at least 1, drop at least 1")
+    return rules[rounding]

@@ -1,0 +1,128 @@
+"""Rebuild every table, figure and page from committed results and finished runs.
+
+Usage: python reports/build.py [out=PATH] [report_dir=PATH] [ablation=NAME[,NAME]] [save_results=true]
+
+  out           folder of the runs on this machine (default: outputs in the repository); without runs there,
+                the report is built from the committed results alone
+  report_dir    where tables/, figures/, index.html and index.md go (default: reports in the repository)
+  ablation      the ablations to rebuild (default: all)
+  save_results  true merges the runs on this machine into reports/results, to be committed (default: false)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+if __name__ == "__main__":
+    # As a script, Python looks into this folder first, where statistics.py would hide the module of the
+    # standard library; the packages of the repository are one folder up.
+    sys.path[:] = [
+        str(ROOT),
+        *(entry for entry in sys.path if Path(entry or ".").resolve() not in (HERE, ROOT)),
+    ]
+
+import pandas as pd  # noqa: E402
+
+from experiments.spec import ablation_names, load_ablation, nearest  # noqa: E402
+from reports.collect import EVIDENCE, collect, save_evidence, tidy, variants_in  # noqa: E402
+from reports.files import write_atomically  # noqa: E402
+from reports.tables import write_tables  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for."""
+
+    out: Path = ROOT / "outputs"
+    report_dir: Path = HERE
+    ablation: tuple[str, ...] = ()
+    save_results: bool = False
+
+
+def build(names: Sequence[str], measurements: pd.DataFrame, report_dir: Path) -> list[Path]:
+    """Write tables and figures of the ablations `names`, then the page over all that were ever built there.
+
+    `measurements` is the merged frame of `reports.collect.collect`; rows of other ablations in it are
+    ignored. Returns the files written. Raises ValueError for a specification or measurement that cannot be
+    shown.
+    """
+    from reports.figures import write_figure
+    from reports.page import html, index_markdown, sections
+
+    written: list[Path] = []
+    for name in names:
+        ablation = load_ablation(name)
+        for variant in variants_in(measurements, name):
+            written += write_tables(ablation, measurements, report_dir / "tables", variant)
+            written += write_figure(ablation, measurements, report_dir / "figures", variant)
+    parts = sections([load_ablation(name) for name in ablation_names()], report_dir)
+    written.append(write_atomically(report_dir / "index.html", html(parts)))
+    written.append(write_atomically(report_dir / "index.md", index_markdown(parts)))
+    return written
+
+
+def parse(arguments: Sequence[str], known_ablations: Sequence[str]) -> Options:
+    """Read KEY=VALUE arguments; ValueError says in one sentence what is wrong and what is near it."""
+    given: dict[str, str] = {}
+    keys = list(Options.__dataclass_fields__)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in keys:
+            raise ValueError(f"Unknown option {key!r}: {nearest(key, keys)}")
+        if not equals or not value:
+            raise ValueError(f"Option {key!r} needs a value; write {key}=VALUE.")
+        given[key] = value
+    names = tuple(name.strip() for name in given.get("ablation", "").split(",") if name.strip())
+    for name in names:
+        if name not in known_ablations:
+            raise ValueError(f"Unknown ablation {name!r}: {nearest(name, known_ablations)}")
+    save = given.get("save_results", "false").lower()
+    if save not in ("true", "false"):
+        raise ValueError(f"Option 'save_results' is {save!r}; write save_results=true or save_results=false.")
+    folder = {key: Path(given[key]).expanduser().resolve() for key in ("out", "report_dir") if key in given}
+    return Options(ablation=names or tuple(known_ablations), save_results=save == "true", **folder)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; return 0, 1 for data that cannot be reported, or 2 for a wrong argument."""
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        print(__doc__)
+        return 0
+    try:
+        options = parse(arguments, ablation_names())
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        local = local_measurements(options.out, options.ablation)
+        measurements = collect(EVIDENCE, local)
+        saved = save_evidence(local, EVIDENCE) if options.save_results else []
+        written = build(options.ablation, measurements, options.report_dir)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for path in saved:
+        print(f"Saved {path}.")
+    print(
+        f"{len(options.ablation)} ablations; {len(measurements)} measurements, {len(local)} from runs here."
+    )
+    print(f"Wrote {len(written)} files; open {options.report_dir / 'index.html'}.")
+    return 0
+
+
+def local_measurements(out: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Return the finished runs under `out`; none, and nothing created, if the folder does not exist."""
+    if not out.is_dir():
+        return tidy()
+    from experiments.tracking import measurements, tracking_uri
+
+    return measurements(tracking_uri(out), list(names))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
