@@ -176,10 +176,9 @@ class MaskedAutoencoder(nn.Module):
         """``clips: (B, C, T, H, W)`` or ``(B, C, H, W)``, normalised. Returns the scalar loss, float32."""
         patches = self.encoder.grid.patchify(clips)
         prediction = self.decoder(self.encoder(patches, mask), mask)
-        return self.loss(prediction, take(patches, mask.drop))
+        return self.loss(prediction, patches, mask)
 
-    def loss(self, prediction: Tensor, dropped: Tensor) -> Tensor:
-        """Compare ``prediction: (B, M, outputs)`` with the target of the ``dropped: (B, M, P)`` patches, in fp32."""
+    def loss(self, prediction: Tensor, patches: Tensor, mask: Mask) -> Tensor:
+        """Compare ``prediction: (B, M, outputs)`` with the target of the dropped among ``patches: (B, N, P)``, in fp32."""
         with torch.autocast(prediction.device.type, enabled=False):
-            return self.loss_function(prediction.float(), self.target(dropped.float()))
-
+            return self.loss_function(prediction.float(), self.target(patches.float(), mask))

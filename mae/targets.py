@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mae.grid import Grid
+from mae.masking import Mask, take
 
 
 class Target(Protocol):
-    """A function of patches, and the width of the head that predicts it."""
+    """What to predict, and the width of the head that predicts it."""
 
-    def __call__(self, patches: Tensor) -> Tensor:
-        """``patches: (B, M, pt * ph * pw * C)`` to the values to predict for them."""
+    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+        """All ``patches: (B, N, P)`` float32 to the values ``(B, M, width)`` to predict for the dropped ones."""
         ...
 
     def width(self, grid: Grid) -> int:
@@ -31,8 +32,8 @@ class Pixels:
     def width(self, grid: Grid) -> int:
         return grid.patch_dim
 
-    def __call__(self, patches: Tensor) -> Tensor:
-        return patches
+    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+        return take(patches, mask.drop)
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class PatchNormalisedPixels:
     def width(self, grid: Grid) -> int:
         return grid.patch_dim
 
-    def __call__(self, patches: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(patches.float(), dim=-1, keepdim=True)
-        return (patches.float() - mean) / (variance + self.eps).sqrt()
+    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+        dropped = take(patches, mask.drop)
+        variance, mean = torch.var_mean(dropped, dim=-1, keepdim=True)
+        return (dropped - mean) / (variance + self.eps).sqrt()
 
 
 #: Loss functions by name: each takes ``prediction`` and ``target`` of one shape and returns a scalar.

@@ -32,7 +32,7 @@ def write_figure(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant:
     drawn = draw(ablation, frame, scales_of(frame, ablation.name, variant), variant)
     # Neither a date nor random ids: the file changes only when the picture does.
     content = {}
-    with matplotlib.rc_context({"svg.hashsalt": ablation.name}):
+    with matplotlib.rc_context({"svg.hashsalt": ablation.name, "svg.fonttype": "none"}):
         for suffix, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
             buffer = io.BytesIO()
             drawn.savefig(buffer, format=suffix, bbox_inches="tight", **options)
@@ -145,17 +145,18 @@ def _bars(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axes
 
 
 def _finish(ax: Axes, other: Axes, columns: list[Column], scale: str, empty: bool, xlabel: str) -> None:
-    label = " / ".join(f"{column.label}" for column in columns) + f" ({columns[0].unit})"
-    ax.set(xlabel=xlabel, ylabel=f"{label}, measured", title=f"scale={scale}")
+    what = f"{columns[0].label}, measured" if len(columns) == 1 else "measured"
+    ax.set(xlabel=xlabel, ylabel=f"{what} ({columns[0].unit})", title=f"scale={scale}")
     if empty:
         ax.set_yticks([])
-        where = {"transform": ax.transAxes, "ha": "center", "va": "center", "zorder": 5}
+        where: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center", "zorder": 5}
         ax.text(0.5, 0.5, "not run yet", fontsize="x-large", color="0.35", **where)
     handles: list[Any] = []
+    below = -0.3 if any(label.get_rotation() for label in ax.get_xticklabels()) else -0.2
     for axes in dict.fromkeys((ax, other)):
         handles += axes.get_legend_handles_labels()[0]
     if handles:
-        ax.legend(handles=handles, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        ax.legend(handles=handles, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, below))
 
 
 def _published_axis(ax: Axes, scale: str) -> Axes:

@@ -85,7 +85,6 @@ def latex(ablation: Ablation, values: pd.DataFrame, variant: str = "") -> str:
         rf"\multicolumn{{2}}{{c}}{{{escape_latex(f'{c.label} ({c.unit})')}}}" for c in columns
     )
     rules = " ".join(rf"\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(columns)))
-    width = 2 * len(columns) + 1
     for scale in values["scale"].unique():
         lines = [rf"\begin{{tabular}}{{l{'rl' * len(columns)}}}", r"\toprule", rf" & {groups} \\", rules]
         lines += [" & ".join(["row", *["paper & measured"] * len(columns)]) + r" \\", r"\midrule"]
@@ -96,8 +95,8 @@ def latex(ablation: Ablation, values: pd.DataFrame, variant: str = "") -> str:
                 cells += [escape_latex(pair.paper), escape_latex(f"{pair.measured} {pair.verdict}".rstrip())]
             lines.append(" & ".join(cells) + r" \\")
         note = scale_sentence(str(scale)) + (" Bold: default row." if ablation.default is not None else "")
-        sentence = rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {escape_latex(note)}}} \\"
-        blocks.append("\n".join([*lines, r"\bottomrule", sentence, r"\end{tabular}"]))
+        sentence = rf"\par\smallskip{{\footnotesize {escape_latex(note)}\par}}"
+        blocks.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", sentence]))
     return "\n\n".join(blocks) + "\n"
 
 

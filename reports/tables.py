@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,16 +143,19 @@ def number(value: float, *, published: bool = False) -> str:
         return "–"  # noqa: RUF001 (the dash of a table, not a minus sign)
     if published:
         return f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+    return f"{value:,.{_decimals(value)}f}"
 
 
 def measured_text(mean: float, std: float, n: int) -> str:
-    """Return `mean ± std (n)`, without the spread for one seed; `not run` for none."""
+    """Return `mean ± std (n)`, both to the same digit, without the spread for one seed; `not run` for none."""
     if n == 0:
         return "not run"
-    return f"{number(mean)} (1)" if n == 1 else f"{number(mean)} ± {number(std)} ({n})"
+    return f"{number(mean)} (1)" if n == 1 else f"{number(mean)} ± {std:,.{_decimals(mean)}f} ({n})"
+
+
+def _decimals(value: float) -> int:
+    size = abs(value)
+    return 0 if size >= 1000 else 2 if size >= 0.1 or size == 0 else 1 - floor(log10(size))
 
 
 def claim_evidence(line: Mapping[Hashable, Any]) -> str:
@@ -233,4 +237,5 @@ def _typed(lines: Sequence[Sequence[object]], columns: tuple[str, ...]) -> pd.Da
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    text: str = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return text

@@ -204,7 +204,7 @@ class Compose:
 def adjust_color(
     images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor
 ) -> Tensor:
-    """``(B, 3, H, W)``, one factor ``(B,)`` for each picture, in this order; ``hue`` is a share of the circle.
+    """``(B, 3, H, W)``, a factor ``(B,)`` for each picture, in this order; ``hue`` is a share of the circle.
 
     Each step is torchvision's: a blend with black, with the mean grey, with the pixel's grey; a turn in HSV.
     """

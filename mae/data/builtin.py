@@ -60,6 +60,8 @@ def digits_on_photos(
     arguments alone; a cached file that is damaged is made again. Errors: DataError for counts and sizes that
     cannot be served, missing photographs, and a cache that cannot be written.
     """
+    if not 0 <= seed < 2**32:
+        raise DataError(f"digits_on_photos: seed={seed} is not usable; choose one from 0 to 4294967295.")
     counts = {"pretrain": pretrain, "train": train, "test": test}
     glyphs, labels = handwritten_digits()
     learn, held_out = divide_digits(labels, seed)
@@ -75,8 +77,6 @@ def digits_on_photos(
             )
     if not SIZES[0] <= size <= SIZES[1]:
         raise DataError(f"digits_on_photos: size={size} is not possible; choose {SIZES[0]} to {SIZES[1]}.")
-    if not 0 <= seed < 2**32:
-        raise DataError(f"digits_on_photos: seed={seed} is not usable; choose one from 0 to 4294967295.")
 
     material = _material(glyphs, labels)
     identity = f"digits_on_photos-v{VERSION}-{pretrain}-{train}-{test}-{size}px-seed{seed}-{material}"

@@ -57,7 +57,7 @@ def cached(
     workers: int | None = None,
     max_failed: float = 0.05,
 ) -> DecodedImages:
-    """All pictures as ``pixels: (n, channels, h, w)`` uint8, scaled to cover ``size``, aspect kept, centre cropped.
+    """All pictures as ``pixels: (n, channels, h, w)`` uint8, scaled to cover ``size``, centre cropped.
 
     ``channels`` is 1, 3, or None for those of the first readable picture. The array is kept under ``cache``
     by the digest of the set, the size and the channels; it is loaded when it has at most ``budget`` bytes,
@@ -107,7 +107,7 @@ def _decode_all(
     workers: int | None,
     max_failed: float,
 ) -> None:
-    """Fill a partial array chunk by chunk, noting each in a journal; then drop failed rows and put it in place."""
+    """Fill a partial array chunk by chunk, noting each in a journal; then drop failed rows."""
     count = len(pictures)
     if workers is None:
         workers = (
@@ -179,13 +179,9 @@ def _fill(job: _Job, first: int) -> dict[str, Any]:
             picture, label = job.pictures.read(row)
             found = channels_of(picture)
             if job.strict and found != job.channels:
-                raise ValueError(
-                    f"{found} channels, not {job.channels} as in the first picture; state channels=1 or 3"
-                )
+                raise ValueError(f"{found} channels, the first picture {job.channels}; pass channels=1 or 3")
             rows[row] = to_array(cover(with_channels(picture, job.channels), job.size))
-        except (
-            Exception
-        ) as error:  # Pillow raises a dozen types on damaged files; each means that this one is unusable
+        except Exception as error:  # Pillow raises a dozen types; each means: unusable
             failed.append((row, reason(error, _path(job.pictures, row))))
         labels.append(int(label))
     rows.flush()

@@ -30,9 +30,8 @@ def read_picture(source: Path | BinaryIO) -> Image.Image:
 
     Raises whatever Pillow raises on a file that is damaged, cut short or no picture; see ``reason``.
     """
-    ImageFile.LOAD_TRUNCATED_IMAGES = (
-        False  # other libraries switch it on for the process: grey filler instead of pixels
-    )
+    # Other libraries switch it on for the whole process: grey filler would stand where pixels are missing.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     with Image.open(source) as picture:
         picture.load()
         return picture
@@ -78,7 +77,7 @@ def with_channels(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def cover(picture: Image.Image, size: tuple[int, int], resize: tuple[int, int] | None = None) -> Image.Image:
-    """The centre ``size = (h, w)`` of the picture scaled, aspect kept, to just cover ``resize`` (default ``size``).
+    """The centre ``size = (h, w)`` of the picture scaled until it covers ``resize`` (by default ``size``).
 
     Bicubic with antialias. With a square ``resize`` this is "short side to 256, centre crop 224", the papers'
     test view.

@@ -30,7 +30,7 @@ class Geometry(Protocol):
 
 @dataclass(frozen=True)
 class CentreView:
-    """The papers' test view: short side to ``resize``, centre crop ``size``; both (h, w), bicubic, antialias."""
+    """The papers' test view: short side to ``resize``, centre crop ``size``, both (h, w); bicubic."""
 
     size: tuple[int, int] = (224, 224)
     resize: tuple[int, int] = (256, 256)

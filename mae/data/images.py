@@ -1,4 +1,4 @@
-"""Pictures that users have, from folders, lists and timm: decoded once (``cached``) or anew (``ImageFiles``)."""
+"""Pictures that users have: decoded once (``cached``) or anew for every batch (``ImageFiles``)."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class ImageFiles:
         return DecodeReport(int(self._read.sum()), failed)
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
-        """One batch for each index tensor of ``order``, ``(B, C, h, w)``; unreadable pictures are left out."""
+        """One batch ``(B, C, h, w)`` for each index tensor of ``order``, without the unreadable pictures."""
         asked: list[Tensor] = []
         loader = DataLoader(
             self._decoder,

@@ -34,7 +34,7 @@ def problem(message: str) -> DataError:
 
 
 class Entry(NamedTuple):
-    """One picture: ``split`` is one of SPLITS or "", ``label`` is "" if unlabelled, ``name`` relative with ``/``."""
+    """One picture: ``split`` of SPLITS or "", ``label`` "" if unlabelled, ``name`` relative to the root."""
 
     split: str
     label: str
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What lies under ``root``: pictures, class names by split (empty class folders too), entries not read."""
+    """What lies under ``root``: pictures, class names by split (of empty folders too), what is not read."""
 
     root: Path
     entries: tuple[Entry, ...]
@@ -149,7 +149,7 @@ def image_files(root: Path | str, split: str, *, held_out: float = 0.0) -> Listi
     unknown = sorted({e.label for e in chosen} - known.keys() - ({""} if not classes else set()))
     if unknown:
         raise problem(
-            f"{found.root}: the {split} classes {', '.join(map(repr, unknown[:5]))} ({len(unknown)} in all) are not "
+            f"{found.root}: the {split} classes {', '.join(map(repr, unknown[:5]))} ({len(unknown)}) are not "
             f" among the {len(classes)} training classes; add them to training or remove them."
         )
     if not chosen:
@@ -189,7 +189,7 @@ def _class_names(entries: list[Entry]) -> tuple[str, ...]:
 
 
 def _divide(entries: list[Entry], share: float, testing: bool) -> list[Entry]:
-    """Per class the ``round(share * n)`` names of lowest hash are for testing; two or more serve both sides."""
+    """Per class the ``round(share * n)`` names of lowest hash test; two or more serve both sides."""
     by_label: dict[str, list[Entry]] = {}
     for entry in entries:
         by_label.setdefault(entry.label, []).append(entry)
@@ -224,7 +224,7 @@ def _sorted_scan(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _walk(root: Path, folder: str) -> Iterator[tuple[str, bool]]:
-    """Names below ``folder``, relative to ``root``, and whether each is a picture; links to folders end the way."""
+    """Names below ``folder``, relative to ``root``, and whether each is a picture; folder links end it."""
     for item in _sorted_scan(root / folder):
         name = _join(folder, item.name)
         has_suffix = os.path.splitext(item.name)[1].lower() in SUFFIXES
@@ -249,7 +249,7 @@ def _read_list(path: Path) -> Catalogue:
         ) from error
     if "path" not in columns:
         raise problem(
-            f"{path} has the header {','.join(map(str, columns)) or '(none)'}; give path,label[,split]."
+            f"{path} has the header {','.join(map(str, columns)) or '(none)'}; use path,label[,split]."
         )
     entries = []
     for line, row in rows:

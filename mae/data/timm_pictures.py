@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,13 +93,13 @@ class TimmPictures:
 
 
 def timm_dataset(name: str, root: Path | str | None, split: str, *, download: bool = False) -> TimmPictures:
-    """What ``timm.data.create_dataset`` opens: "torch/cifar10", "hfds/<name>", "tfds/<name>", "" for a tar file.
+    """What ``timm.data.create_dataset`` opens: "torch/cifar10", "hfds/<name>", "tfds/<name>"; "" a tar file.
 
     ``root`` is the local copy (for hfds the cache folder); the network is used only when ``download`` is
     asked for. Raises DataError when there is no such set, no local copy, or a package that it needs is
     missing.
     """
-    from timm.data import create_dataset
+    from timm.data.dataset_factory import create_dataset
 
     where = f"{name or 'tar file'} ({split} split) under {root}"
     place = None if root is None else os.path.abspath(root)
@@ -136,21 +137,16 @@ def _timm_classes(dataset: Any) -> tuple[str, ...]:
 
 @contextmanager
 def _network(allowed: bool) -> Iterator[None]:
-    """Keep the Hugging Face libraries on local copies unless ``allowed``; they look at the switch per call."""
-    import huggingface_hub.constants
-
-    modules = [huggingface_hub.constants]
-    try:
-        import datasets.config
-
-        modules.append(datasets.config)
-    except ImportError:
-        pass  # not installed: nothing to keep offline
+    """Keep the Hugging Face libraries on local copies unless ``allowed``; they ask at each call."""
+    modules: list[Any] = []
+    for name in ("huggingface_hub.constants", "datasets.config"):
+        with suppress(ImportError):  # not installed: nothing to keep offline
+            modules.append(import_module(name))
     before = [(module, module.HF_HUB_OFFLINE) for module in modules]
     try:
-        for module in modules:
-            module.HF_HUB_OFFLINE = module.HF_HUB_OFFLINE or not allowed
+        for module, offline in before:
+            module.HF_HUB_OFFLINE = offline or not allowed
         yield
     finally:
-        for module, value in before:
-            module.HF_HUB_OFFLINE = value
+        for module, offline in before:
+            module.HF_HUB_OFFLINE = offline

@@ -72,8 +72,7 @@ def test_crops_of_the_largest_size_fit_every_photograph(held_out: bool) -> None:
     assert len(regions(photos, held_out=held_out, size=96)) >= len(photos)
 
 
-def test_a_digit_is_found_where_the_picture_differs_from_every_crop(splits: Splits) -> None:
-    """Away from the digit a test picture is the untouched photograph: its first corner occurs in a test region."""
+def test_corners_without_ink_come_from_a_region_of_the_pictures_own_set(splits: Splits) -> None:
     photos = photographs()
     parts = {held_out: regions(photos, held_out=held_out, size=32) for held_out in (False, True)}
     for held_out, name in ((False, "train"), (True, "test")):
@@ -131,7 +130,7 @@ def test_a_damaged_cache_is_noticed_and_made_again(
     file = tmp_path / f"{splits.identity}.safetensors"
     content = bytearray((cache / file.name).read_bytes())
     content[-1] ^= 1
-    file.write_bytes({"truncated": content[:-100], "one bit flipped": content, "empty": b""}[damage])
+    file.write_bytes(bytes({"truncated": content[:-100], "one bit flipped": content, "empty": b""}[damage]))
     again = digits_on_photos(tmp_path, **SMALL)
     assert torch.equal(pictures(again.train).pixels, pictures(splits.train).pixels)
     assert "made again" in caplog.text

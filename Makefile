@@ -1,0 +1,42 @@
+# Every target sets up what it needs. PYTHON=python3.12 make table uses another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help table check test lint types report ui clean
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+table: $(VENV)/.base ## Table 1a of MAE at desk scale: the main job (README, first command)
+	$(BIN)/python experiments/run.py ablation=decoder_depth
+
+check: ## all that CI does (README, second command)
+	bash .ci/run
+
+test: $(VENV)/.dev ## the tests alone
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy
+	$(BIN)/mypy
+
+report: $(VENV)/.base ## rebuild tables, figures and page from runs and committed results
+	$(BIN)/python reports/build.py
+
+ui: $(VENV)/.base ## browse the runs at http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/outputs/mlflow.db --host 127.0.0.1
+
+clean: ## remove caches of tools (never runs or results)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache
