@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +13,10 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from experiments.plan import PRETRAIN, Job
+from experiments.plan import PRETRAIN, Job, data_section
 from experiments.spec import Spec, SpecError
-from mae.data.augment import Compose, Normalise
+from mae.data.augment import Augment, Compose, Normalise
+from mae.data.folder import staged
 from mae.data.source import Splits
 from mae.flops import decoder_width
 from mae.grid import Grid
@@ -23,7 +25,6 @@ from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer
 from mae.targets import Target
 from mae.train.evaluate import Evaluation
 from mae.train.optim import Recipe
-from mae.train.pretrain import Augment
 
 
 def make(section: dict[str, Any], **extra: Any) -> Any:
@@ -84,9 +85,22 @@ def augment_of(spec: Spec, section: dict[str, Any]) -> Augment:
     return Compose((make(section), Normalise(spec["data"]["mean"], spec["data"]["std"])))
 
 
-def splits_of(spec: Spec, cache: Path) -> Splits:
+def splits_of(spec: Spec, cache: Path, section: str = "data") -> Splits:
     """The spec's data, loaded or made once for all jobs that name the same."""
-    return _splits(json.dumps(spec["data"]["source"], sort_keys=True), cache)
+    return _splits(json.dumps(spec[section]["source"], sort_keys=True), cache)
+
+
+def data_of(spec: Spec, stage: str, cache: Path) -> tuple[Splits, Augment, Augment]:
+    """The data of a stage, what is done to a training batch, and what to a test batch, both on the device."""
+    section = data_section(stage)
+    data, splits = spec[section], splits_of(spec, cache, section)
+    normalise = Normalise(data["mean"], data["std"])
+    recipe = spec["augment"] if stage == PRETRAIN else spec["evaluate"][stage]["augment"]
+    view: Augment = Compose((make(recipe), normalise))
+    pretrain, _ = staged(splits.pretrain, view)
+    train, train_augment = staged(splits.train, view)
+    test, test_augment = staged(splits.test, Compose((make(data["test_augment"]), normalise)))
+    return replace(splits, pretrain=pretrain, train=train, test=test), train_augment, test_augment
 
 
 @lru_cache(maxsize=2)
@@ -95,11 +109,13 @@ def _splits(source: str, cache: Path) -> Splits:
 
 
 def check(jobs: Iterable[Job]) -> None:
-    """Build everything that the jobs' specs name, without memory for weights; SpecError names the job that cannot be."""
+    """Build everything that the specs name, without memory for weights; SpecError names the job that cannot be."""
     seen: set[str] = set()
     for job in jobs:
         spec = job.spec
-        key = json.dumps([spec["model"], spec["mask"], spec["target"], spec["objective"], spec["augment"]]) + job.stage
+        sections = [spec[key] for key in ("model", "mask", "target", "objective", "augment", "data", "evaluate_data")]
+        recipe = spec["pretrain"] if job.stage == PRETRAIN else spec["evaluate"][job.stage]
+        key = json.dumps([*sections, recipe])
         if key in seen:
             continue
         seen.add(key)
@@ -111,11 +127,22 @@ def check(jobs: Iterable[Job]) -> None:
                     recipe_of(spec)
                     augment_of(spec, spec["augment"])
                 else:
-                    encoder_of(spec)
-                    evaluation_of(spec, job.stage)
+                    _check_transfer(spec)
+                    classes = spec["evaluate_data"]["classes"]
+                    evaluation_of(spec, job.stage).classifier(encoder_of(spec), classes)
                     augment_of(spec, spec["evaluate"][job.stage]["augment"])
+                augment_of(spec, spec[data_section(job.stage)]["test_augment"])
         except (ValueError, TypeError) as error:
             raise SpecError(f"{job.name}: {error}") from error
+
+
+def _check_transfer(spec: Spec) -> None:
+    """The encoder was made for the pictures of the pre-training; those of the evaluation must have their shape."""
+    shapes = [[spec[key][name] for name in ("channels", "frames", "input_size")] for key in ("data", "evaluate_data")]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"evaluate_data has (channels, frames, input_size) {shapes[1]} and data {shapes[0]}; make them equal"
+        )
 
 
 def parameter_bytes(spec: Spec) -> int:

@@ -2,56 +2,33 @@
 
 from __future__ import annotations
 
-import platform
+import multiprocessing
+import os
 import shutil
-import subprocess
+import sys
+import threading
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from multiprocessing.queues import Queue
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from experiments.assemble import (
-    augment_of,
-    autoencoder_of,
-    check,
-    encoder_of,
-    evaluation_of,
-    mask_of,
-    parameter_bytes,
-    recipe_of,
-    splits_of,
-)
-from experiments.pictures import save_pictures
+from experiments import work
+from experiments.assemble import check, parameter_bytes
 from experiments.plan import PRETRAIN, Job
-from experiments.spec import SpecError, flatten
-from experiments.tracking import Record, Tracker, locked
-from mae.train.checkpoint import CheckpointError, Checkpoints
-from mae.train.loop import Runtime, best_precision, environment, peak_memory_gb
-from mae.train.pretrain import pretrain, reconstruct
-
-ROOT = Path(__file__).resolve().parent.parent
+from experiments.spec import SpecError
+from experiments.tracking import Tracker, locked
+from experiments.work import Machine, Progress
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Where jobs run: the one folder they write to, the device, seconds between checkpoints."""
-
-    out: Path
-    device: torch.device
-    checkpoint_every: float = 20.0
-
-    def checkpoints(self, job: Job) -> Checkpoints:
-        """The checkpoints of a job under way."""
-        return Checkpoints(self.out / "checkpoints" / job.fingerprint, self.checkpoint_every)
-
-    def weights(self, fingerprint: str) -> Checkpoints:
-        """The weights that a finished pre-training leaves to its evaluations."""
-        return Checkpoints(self.out / "weights" / fingerprint)
+class JobFailed(RuntimeError):
+    """A job failed in a worker; the message is its sentence."""
 
 
 def device_of(name: str) -> torch.device:
@@ -61,8 +38,23 @@ def device_of(name: str) -> torch.device:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise SpecError(f"device={name} cannot be used here: {str(error).splitlines()[0]}; choose device=cpu") from error
+        raise SpecError(
+            f"device={name} cannot be used here: {str(error).splitlines()[0]}; choose device=cpu"
+        ) from error
     return torch.device(name)
+
+
+def machine_of(out: Path, device: str, scale: str) -> Machine:
+    """Where a scale's jobs run. Small models gain nothing from a second thread: they get one, and run side by side."""
+    return Machine(out, device_of(device), threads=1 if scale in ("smoke", "desk") else 0)
+
+
+def workers_for(jobs: Sequence[Job], machine: Machine) -> int:
+    """How many processes share the jobs when nobody says: one a core where a job takes one thread, else one."""
+    if machine.device.type != "cpu" or machine.threads == 0:
+        return 1
+    chains = {job.needs or job.fingerprint for job in jobs}
+    return max(1, min((os.cpu_count() or 1) // machine.threads, len(chains)))
 
 
 def preflight(jobs: Sequence[Job], machine: Machine) -> None:
@@ -85,155 +77,142 @@ def preflight(jobs: Sequence[Job], machine: Machine) -> None:
         machine.weights(needed).load(torch.device("cpu"))
 
 
-def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, again: bool = False) -> None:
-    """Run ``jobs`` in order (``again``: finished ones too), with one progress bar over all of them; then those that another process had."""
+def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, workers: int = 1, again: bool = False) -> None:
+    """Run ``jobs`` with one progress bar over all of them, in ``workers`` processes side by side.
+
+    Each worker takes the first job that nobody holds and whose pre-training is done. ``again`` runs finished ones, too.
+    """
+    since = time.time() if again else 0.0
+    pause = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants a line now and then
     total = sum(job.flops for job in jobs)
-    with tqdm(total=total, unit="FLOP", unit_scale=True, dynamic_ncols=True, smoothing=0.05, bar_format=_BAR) as bar:
-        postponed: list[Job] = []
-        for index, job in enumerate(jobs, 1):
-            waits = job.needs in {p.fingerprint for p in postponed}
-            if waits or not _run_locked(job, tracker, machine, bar, f"{index}/{len(jobs)}", again=again, wait=False):
-                postponed.append(job)
-        for job in postponed:
-            bar.set_description(f"waiting for another process: {job.name}")
-            _run_locked(job, tracker, machine, bar, "shared", again=False, wait=True)
+    with tqdm(total=total, dynamic_ncols=True, smoothing=0.05, mininterval=pause, bar_format=_BAR) as bar:
+
+        def progress(flops: float, words: str) -> None:
+            if words:
+                bar.set_postfix_str(words, refresh=False)
+            bar.update(flops)
+
+        def begin(job: Job) -> None:
+            bar.set_description(job.name, refresh=False)
+
+        display = Display(begin, progress, lambda job: progress(job.flops, ""))
+        if workers <= 1:
+            _work(jobs, tracker, machine, since, display)
+        else:
+            _share(jobs, tracker, machine, since, workers, display)
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left{postfix}"
 
 
-def _run_locked(job: Job, tracker: Tracker, machine: Machine, bar: Any, label: str, again: bool, wait: bool) -> bool:
-    with locked(machine.out / "locks" / job.fingerprint, wait=wait) as mine:
+@dataclass(frozen=True)
+class Display:
+    """Who is told that a job begins, how it goes, and that another process has done it."""
+
+    begin: Callable[[Job], None]
+    progress: Progress
+    skip: Callable[[Job], None]
+
+
+def _work(jobs: Sequence[Job], tracker: Tracker, machine: Machine, since: float, display: Display) -> None:
+    """Do every job that is free, again and again until none is left; another process does the ones it holds."""
+    if machine.device.type == "cpu" and machine.threads:
+        torch.set_num_threads(machine.threads)
+    left = list(jobs)
+    while left:
+        waiting: list[Job] = []
+        for job in left:
+            held = job.needs in {other.fingerprint for other in waiting}
+            if held or not _take(job, tracker, machine, since, display):
+                waiting.append(job)
+        if len(waiting) == len(left):
+            time.sleep(0.5)
+        left = waiting
+
+
+def _take(job: Job, tracker: Tracker, machine: Machine, since: float, display: Display) -> bool:
+    """Do one job unless another process holds it or has done it; False if it is held."""
+    with locked(machine.out / "locks" / job.fingerprint, wait=False) as mine:
         if not mine:
             return False
         done = next(tracker.runs(f"tags.fingerprint = '{job.fingerprint}' and attributes.status = 'FINISHED'"), None)
-        bar.set_description(f"{label} {job.name}")
-        if again or done is None or (job.stage == PRETRAIN and not machine.weights(job.fingerprint).index.exists()):
-            _run(job, tracker, machine, bar)
+        stale = done is None or (done.info.end_time or 0) < since * 1000
+        if stale or (job.stage == PRETRAIN and not machine.weights(job.fingerprint).index.exists()):
+            display.begin(job)
+            work.run_job(job, tracker, machine, display.progress)
         else:
-            bar.update(job.flops)
+            display.skip(job)
     return True
 
 
-def _run(job: Job, tracker: Tracker, machine: Machine, bar: Any) -> None:
-    spec, stage = job.spec, job.stage
-    precision = best_precision(machine.device) if spec["precision"] == "auto" else spec["precision"]
-    record = tracker.open(job.name, _tags(job), _parameters(job))
-    record.config(spec)
-    steps = _steps(job)
-    before = bar.n
-
-    def advance(count: int) -> None:
-        bar.update(job.flops * count / steps)
-
-    def observe(step: int, values: dict[str, float]) -> None:
-        bar.set_postfix_str(f"loss {values['loss']:.4f}, {values['samples_per_second']:.0f} samples/s")
-        record.curve(step, values)
-
-    checkpoints = machine.checkpoints(job)
-    runtime = Runtime(
-        seed=spec["seed"],
-        device=machine.device,
-        precision=precision,
-        checkpoints=checkpoints,
-        log_every=max(1, steps // 200),
-        observe=observe,
-        advance=advance,
-    )
-    started = time.time()
+def _share(
+    jobs: Sequence[Job], tracker: Tracker, machine: Machine, since: float, workers: int, display: Display
+) -> None:
+    """Let ``workers`` processes do the jobs between them and show how far they are."""
+    context = multiprocessing.get_context("spawn")
+    events: Queue[tuple[str, Any, Any]] = context.Queue()
+    arguments = (jobs, tracker.uri, machine, since, os.getpid(), events)
+    processes = [context.Process(target=_worker, args=arguments, daemon=True) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    running, begun = workers, set()
+    failure: str | None = None
     try:
-        torch.manual_seed(spec["seed"])
-        results = _pretrain(job, machine, runtime, record) if stage == PRETRAIN else _evaluate(job, machine, runtime)
+        while running and failure is None:
+            try:
+                kind, first, second = events.get(timeout=1.0)
+            except Empty:
+                if any(process.exitcode not in (None, 0) for process in processes):
+                    failure = "a worker process was ended from outside (out of memory?); run the same command again"
+                continue
+            if kind == "begin":
+                begun.add(first)
+                display.begin(jobs[first])
+            elif kind == "progress":
+                display.progress(first, second)
+            elif kind == "skip":
+                if first not in begun:  # else it was one of these workers that did it, and has told so
+                    display.skip(jobs[first])
+            elif kind == "failed":
+                failure = first
+            else:
+                running -= 1
+    finally:
+        for process in processes:
+            if failure is not None or sys.exc_info()[0] is not None:
+                process.terminate()
+            process.join()
+    if failure is not None:
+        raise JobFailed(failure)
+
+
+def _worker(
+    jobs: Sequence[Job], uri: str, machine: Machine, since: float, parent: int, events: Queue[tuple[str, Any, Any]]
+) -> None:
+    """Body of a worker process. It ends with its parent, however that ends."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    places = {job.fingerprint: index for index, job in enumerate(jobs)}
+    display = Display(
+        begin=lambda job: events.put(("begin", places[job.fingerprint], None)),
+        progress=lambda flops, words: events.put(("progress", flops, words)),
+        skip=lambda job: events.put(("skip", places[job.fingerprint], None)),
+    )
+    try:
+        _work(jobs, Tracker(uri, machine.out), machine, since, display)
+    except KeyboardInterrupt:
+        return
     except Exception as error:
-        record.fail(f"{type(error).__name__}: {error}")
-        raise
-    results["wall_seconds"] = time.time() - started
-    results["peak_memory_gb"] = peak_memory_gb(machine.device)
-    facts = {**environment(machine.device), **_software(), "precision": precision}
-    record.finish({f"{stage}/{key}": value for key, value in results.items()}, facts)
-    checkpoints.clear()
-    bar.update(before + job.flops - bar.n)
+        words = str(error) if type(error).__name__ in _IN_WORDS else traceback.format_exc()
+        events.put(("failed", words, None))
+        return
+    events.put(("done", None, None))
 
 
-def _pretrain(job: Job, machine: Machine, runtime: Runtime, record: Record) -> dict[str, float]:
-    spec = job.spec
-    splits = splits_of(spec, machine.out / "cache")
-    model = autoencoder_of(spec).to(machine.device)
-    mask = mask_of(spec)
-    fitted = pretrain(model, splits.pretrain, mask, augment_of(spec, spec["augment"]), recipe_of(spec), runtime)
-    machine.weights(job.fingerprint).save(model.state_dict(), {"step": fitted.steps, "spec": spec})
-    view = augment_of(spec, spec["data"]["test_augment"])
-    batch = next(iter(splits.test.batches([torch.arange(min(8, len(splits.test)))], machine.device)))
-    clips = view(batch.images, torch.Generator(machine.device))
-    pictures = reconstruct(model, clips, mask, seed=0)
-    folder = machine.out / "pictures"
-    record.picture(save_pictures(pictures, spec, folder / f"{job.fingerprint}.png"))
-    return {
-        "loss": fitted.loss,
-        "seconds": fitted.seconds,
-        "samples_per_second": fitted.samples_per_second,
-        "gflops": job.flops / (3e9 * fitted.steps * spec["pretrain"]["batch_size"]),
-    }
+#: Errors whose message is a sentence for the user; anything else is a defect and keeps its traceback.
+_IN_WORDS = ("SpecError", "DataError", "TrackingError", "CheckpointError", "NotFinite", "OSError")
 
 
-def _evaluate(job: Job, machine: Machine, runtime: Runtime) -> dict[str, float]:
-    spec, section = job.spec, job.spec["evaluate"][job.stage]
-    encoder = encoder_of(spec)
-    if job.needs is not None:
-        found = machine.weights(job.needs).load(torch.device("cpu"))
-        if found is None:
-            raise CheckpointError(f"the weights of pre-training {job.needs} are gone; run the same command again")
-        tensors = {name: tensor for name, tensor in found[0].items() if name.startswith("encoder.")}
-        encoder.load_state_dict({name.removeprefix("encoder."): tensor for name, tensor in tensors.items()})
-    evaluation = evaluation_of(spec, job.stage)
-    splits = splits_of(spec, machine.out / "cache")
-    train, test = augment_of(spec, section["augment"]), augment_of(spec, spec["data"]["test_augment"])
-    return evaluation(encoder, splits, train, test, runtime)
-
-
-def _steps(job: Job) -> int:
-    samples = job.spec["data"]["samples"]
-    if job.stage == PRETRAIN:
-        return recipe_of(job.spec).steps(samples["pretrain"])
-    return evaluation_of(job.spec, job.stage).recipe.steps(samples["train"])
-
-
-def _tags(job: Job) -> dict[str, str]:
-    cell = job.cells[0]
-    tags = {
-        "ablation": cell.table.partition("--")[0],
-        "row": cell.row,
-        "seed": str(job.spec["seed"]),
-        "stage": job.stage,
-        "scale": job.spec["scale"],
-        "fingerprint": job.fingerprint,
-        "pretraining": job.needs or "none",
-        **{f"table.{cell.table}": cell.row for cell in job.cells},
-    }
-    return tags
-
-
-def _parameters(job: Job) -> dict[str, Any]:
-    """The spec's sections that this job reads, flat, with both the base and the effective learning rate."""
-    spec, stage = job.spec, job.stage
-    if stage == PRETRAIN:
-        shown = {key: spec[key] for key in ("model", "mask", "target", "objective", "augment", "pretrain")}
-        recipe = recipe_of(spec)
-    else:
-        shown = {"model": spec["model"], stage: spec["evaluate"][stage]}
-        recipe = evaluation_of(spec, stage).recipe
-    effective = {"base_lr": recipe.base_lr, "effective_lr": recipe.peak_lr, "batch_size": recipe.batch_size}
-    return {**flatten(shown), **effective, "steps": _steps(job)}
-
-
-@lru_cache(maxsize=1)
-def _software() -> dict[str, str]:
-    """Versions and the state of the source, as tags."""
-    import timm
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    state = {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain")))}
-    return {"python": platform.python_version(), "timm": timm.__version__, "platform": platform.platform(), **state}
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -26,7 +26,9 @@ def save_pictures(pictures: dict[str, Tensor], spec: Spec, path: Path) -> Path:
         frames = (clips[:, :, 0].cpu().float() * std + mean).clamp(0, 1)
         if frames.shape[1] not in (1, 3):  # show the mean of any other number of channels
             frames = frames.mean(1, keepdim=True)
-        frames = F.interpolate(frames.expand(-1, 3, -1, -1), scale_factor=max(1, TILE // frames.shape[-1]), mode="nearest")
+        frames = F.interpolate(
+            frames.expand(-1, 3, -1, -1), scale_factor=max(1, TILE // frames.shape[-1]), mode="nearest"
+        )
         columns.append((frames * 255).round().byte().permute(0, 2, 3, 1))
     count, height, width, _ = columns[0].shape
     size = (len(columns) * (width + GAP) - GAP, CAPTION + count * (height + GAP) - GAP)

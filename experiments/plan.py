@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
+from pathlib import Path
 from typing import Any
 
-from experiments.spec import Ablation, Spec, fingerprint, spec_of
+from experiments.spec import Ablation, Row, Spec, fingerprint, spec_of
 from mae import NUMERICS
-from mae.flops import classify_flops, pretrain_flops
-from mae.flops import num_keep
+from mae.data.listing import listing_digest
+from mae.flops import classify_flops, num_keep, pretrain_flops
 
 PRETRAIN = "pretrain"
 
@@ -29,13 +32,17 @@ class Cell:
 
 @dataclass
 class Job:
-    """One training. ``needs`` is the fingerprint of the pre-training an evaluation starts from, None for none."""
+    """One training. ``needs`` is the fingerprint of the pre-training an evaluation starts from, None for none.
+
+    ``reported`` is False for a pre-training that only serves evaluations: no column of the table is its own.
+    """
 
     stage: str
     fingerprint: str
     spec: Spec
     needs: str | None
     flops: float
+    reported: bool = True
     cells: list[Cell] = field(default_factory=list)
 
     @property
@@ -43,6 +50,49 @@ class Job:
         """What a person calls it: the first cell it serves, and its stage."""
         cell = self.cells[0]
         return f"{cell.table} [{cell.row}] seed {cell.seed} {self.stage}"
+
+
+def data_section(stage: str) -> str:
+    """The section of a spec that names the data of a stage."""
+    return "data" if stage == PRETRAIN else "evaluate_data"
+
+
+def exists(row: Row, scale: str) -> bool:
+    """Whether a row is to be had at ``scale``: one whose overrides name scales is not to be had at any other."""
+    return "all" in row.set or scale in row.set
+
+
+def portable(value: Any) -> Any:
+    """``value`` with the content of what its local paths name in the place of the paths: no machine in an identity.
+
+    A ``root`` is a data set, a ``path`` a file. DataError when there is no such data set.
+    """
+    if isinstance(value, list):
+        return [portable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    named = {key: _CONTENT[key](item) for key, item in value.items() if key in _CONTENT and item is not None}
+    return {key: portable(item) for key, item in value.items()} | named
+
+
+@lru_cache
+def _listing(root: str) -> str:
+    return listing_digest(root)
+
+
+@lru_cache
+def _file(path: str) -> str:
+    """A digest of a file's bytes; the name of one that is not there, which is refused when it is asked for."""
+    if not Path(path).is_file():
+        return path
+    with open(path, "rb") as file:
+        digest = hashlib.blake2b(digest_size=8)
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+_CONTENT = {"root": _listing, "path": _file}
 
 
 def table_name(ablation: str, variant: str) -> str:
@@ -71,11 +121,13 @@ def plan(
         for ablation in ablations:
             stages = list(dict.fromkeys(column.stage for column in ablation.columns.values()))
             for row in ablation.rows.values():
-                if rows and row.label not in rows:
+                if (rows and row.label not in rows) or not exists(row, scale):
                     continue
                 spec = spec_of(ablation, row, scale, seed, overrides)
                 for job in row_jobs(spec, stages):
+                    reported = job.reported
                     job = jobs.setdefault(job.fingerprint, job)
+                    job.reported |= reported
                     job.cells.append(Cell(table_name(ablation.name, variant), row.label, seed))
     return list(jobs.values())
 
@@ -83,11 +135,11 @@ def plan(
 def row_jobs(spec: Spec, stages: Sequence[str]) -> list[Job]:
     """The trainings behind one row for one seed: its pre-training if any stage starts from one, and the stages."""
     needs_pretraining = [s for s in stages if s == PRETRAIN or spec["evaluate"][s]["init"] == "pretrained"]
-    source = {"numerics": NUMERICS, **{key: spec[key] for key in PRETRAIN_SECTIONS}}
+    source = {"numerics": NUMERICS, **{key: portable(spec[key]) for key in PRETRAIN_SECTIONS}}
     pretraining = fingerprint(source)
     jobs = []
     if needs_pretraining:
-        jobs.append(Job(PRETRAIN, pretraining, spec, None, _pretrain_flops(spec)))
+        jobs.append(Job(PRETRAIN, pretraining, spec, None, _pretrain_flops(spec), reported=PRETRAIN in stages))
     for stage in stages:
         if stage == PRETRAIN:
             continue
@@ -97,7 +149,8 @@ def row_jobs(spec: Spec, stages: Sequence[str]) -> list[Job]:
             "from": needs,
             "stage": stage,
             "evaluate": spec["evaluate"][stage],
-            **{key: spec[key] for key in ("data", "seed", "precision")},
+            "data": portable(spec[data_section(stage)]),
+            **{key: spec[key] for key in ("seed", "precision")},
         }
         if needs is None:
             identity["model"] = {key: value for key, value in spec["model"].items() if key != "decoder"}
@@ -128,9 +181,9 @@ def _pretrain_flops(spec: Spec) -> float:
 def _evaluate_flops(spec: Spec, stage: str) -> float:
     """A frozen encoder costs one forward pass a picture; a trained one costs three."""
     forward = classify_flops(spec["model"], *_patches(spec))
-    samples = spec["data"]["samples"]
+    samples = spec[data_section(stage)]["samples"]
     protocol = spec["evaluate"][stage]["protocol"]
-    seen = _samples_seen(protocol["recipe"], samples["train"]) * (3 if "FineTune" in protocol["_target_"] else 1)
-    if protocol.get("cached"):
-        seen = samples["train"]
+    seen = float(samples["train"])
+    if "recipe" in protocol and not protocol.get("cached"):
+        seen = _samples_seen(protocol["recipe"], samples["train"]) * (3 if "FineTune" in protocol["_target_"] else 1)
     return forward * (seen + samples["test"])

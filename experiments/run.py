@@ -12,6 +12,7 @@ Usage: python experiments/run.py ablation=NAME [scale=smoke|desk|gpu|paper] [see
   reuse         committed: count results in reports/results as finished, too (default: only runs under out)
   out           the one folder that runs write to: database, artifacts, checkpoints, cache (default: outputs)
   report_dir    where tables/ and figures/ go (default: reports)
+  workers       processes side by side (default: one a core at smoke and desk scale on a CPU, else one)
   device        auto, cpu, cuda, cuda:1, mps (default: auto)
   KEY=VALUE     any key of the spec, for instance mask.ratio=0.6, pretrain.epochs=6, data.samples.train=1000,
                 or an option of a group, for instance model=vit_b16; `plan_only=true` checks it without training
@@ -34,13 +35,23 @@ if __name__ == "__main__":
     # as a script, Python looks into this folder first: the packages of the repository are one folder up
     sys.path[0] = str(ROOT)
 
+from experiments.command import (  # noqa: E402
+    answer,
+    count,
+    flag,
+    folder,
+    make_out,
+    measured_rate,
+    one_of,
+    pending,
+    place,
+    read,
+)
 from experiments.plan import PRETRAIN, Cell, Job, plan, table_name, variant_of  # noqa: E402
 from experiments.spec import Ablation, SpecError, ablation_names, groups, load_ablation, nearest  # noqa: E402
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-    from experiments.tracking import Tracker
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -56,58 +67,31 @@ class Options:
     out: Path = ROOT / "outputs"
     report_dir: Path = ROOT / "reports"
     device: str = "auto"
+    workers: int = 0
     rows: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
 
 def parse(arguments: Sequence[str]) -> Options:
     """Read KEY=VALUE arguments; SpecError says in one sentence what is wrong and what is near it."""
-    given: dict[str, str] = {}
-    rows: list[str] = []
-    overrides: list[str] = []
-    own = set(Options.__dataclass_fields__) - {"rows", "overrides"}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise SpecError(f"cannot read {argument!r}: write KEY=VALUE; --help shows the keys")
-        if key == "row":
-            rows.append(value)
-        elif key in own:
-            given[key] = value
-        else:
-            overrides.append(argument)
+    own = set(Options.__dataclass_fields__) - {"rows", "overrides"} | {"row"}
+    given, overrides = read(arguments, own)
     if "ablation" not in given:
         raise SpecError(f"say which table: ablation=NAME, one of all, {', '.join(ablation_names())}")
-    scales = groups()["scale"]
-    scale = given.get("scale", "desk")
-    if scale not in scales:
-        raise SpecError(f"unknown scale {scale!r}: {nearest(scale, scales)}")
-    seeds = given.get("seeds", "1")
-    if not seeds.isdecimal() or int(seeds) < 1:
-        raise SpecError(f"seeds={seeds}: give a whole number of at least 1")
-    reuse = given.get("reuse", "runs")
-    if reuse not in ("runs", "committed"):
-        raise SpecError(f"unknown reuse {reuse!r}: {nearest(reuse, ['runs', 'committed'])}")
     return Options(
-        ablation=given["ablation"],
-        scale=scale,
-        seeds=int(seeds),
-        plan_only=_flag("plan_only", given),
-        rerun=_flag("rerun", given),
-        reuse=reuse,
-        out=Path(given.get("out", Options.out)).expanduser().resolve(),
-        report_dir=Path(given.get("report_dir", Options.report_dir)).expanduser().resolve(),
-        device=given.get("device", "auto"),
-        rows=tuple(rows),
-        overrides=tuple(overrides),
+        ablation=given["ablation"][-1],
+        scale=one_of("scale", groups()["scale"], given, "desk"),
+        seeds=count("seeds", given, 1),
+        plan_only=flag("plan_only", given),
+        rerun=flag("rerun", given),
+        reuse=one_of("reuse", ["runs", "committed"], given, "runs"),
+        out=folder("out", given, Options.out),
+        report_dir=folder("report_dir", given, Options.report_dir),
+        device=given.get("device", ["auto"])[-1],
+        workers=count("workers", given, 1) if "workers" in given else 0,
+        rows=tuple(given.get("row", [])),
+        overrides=overrides,
     )
-
-
-def _flag(key: str, given: dict[str, str]) -> bool:
-    value = given.get(key, "false").lower()
-    if value not in ("true", "false"):
-        raise SpecError(f"{key}={given[key]}: give true or false")
-    return value == "true"
 
 
 def chosen(options: Options) -> list[Ablation]:
@@ -119,45 +103,6 @@ def chosen(options: Options) -> list[Ablation]:
         if row not in labels:
             raise SpecError(f"unknown row {row!r} of {options.ablation}: {nearest(row, labels)}")
     return ablations
-
-
-def make_out(out: Path) -> None:
-    """Create the output folder and prove that it can be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
-    except OSError as error:
-        raise SpecError(f"out={out} cannot be written: {error.strerror}; choose another out=PATH") from error
-
-
-def pending(jobs: Sequence[Job], done: set[str], out: Path) -> list[Job]:
-    """The jobs still to run. A finished pre-training runs again only if its weights are gone and someone needs them."""
-    open_jobs = [job for job in jobs if job.fingerprint not in done]
-    needed = {job.needs for job in open_jobs if job.needs}
-    columns = {job.fingerprint for job in jobs if job.stage == PRETRAIN and not _served(job, jobs)}
-
-    def wanted(job: Job) -> bool:
-        if job.stage != PRETRAIN:
-            return job.fingerprint not in done
-        gone = not (out / "weights" / job.fingerprint / "checkpoint.json").exists()
-        return (job.fingerprint in needed and gone) or (job.fingerprint in columns and job.fingerprint not in done)
-
-    return [job for job in jobs if wanted(job)]
-
-
-def _served(job: Job, jobs: Sequence[Job]) -> bool:
-    return any(other.needs == job.fingerprint for other in jobs)
-
-
-def place(jobs: Sequence[Job], finished: dict[str, Run], tracker: Tracker) -> None:
-    """Tag finished runs with every cell they serve, and take the tags off runs whose spec has changed since."""
-    for job in jobs:
-        if run := finished.get(job.fingerprint):
-            tracker.place(run, {cell.table: cell.row for cell in job.cells})
-        for cell in job.cells:
-            tracker.displace(cell.table, cell.row, cell.seed, job.stage, job.spec["scale"], job.fingerprint)
 
 
 def describe(jobs: Sequence[Job], todo: Sequence[Job], rate: float) -> str:
@@ -179,51 +124,12 @@ def _shared(cells: Sequence[Cell]) -> str:
     return f" (+ {len(cells) - 1} more rows)" if len(cells) > 1 else ""
 
 
-def measured_rate(finished: dict[str, Run]) -> float:
-    """FLOP per second: of the runs finished so far, else what a matrix product suggests."""
-    import numpy as np
-
-    rates = [
-        run.data.metrics["pretrain/gflops"] * 3e9 * run.data.metrics["pretrain/samples_per_second"]
-        for run in finished.values()
-        if "pretrain/gflops" in run.data.metrics
-    ]
-    if rates:
-        return float(np.median(rates))
-    size = 768
-    left, right = np.ones((size, size), np.float32), np.ones((size, size), np.float32)
-    left @ right
-    start = time.perf_counter()
-    for _ in range(10):
-        left @ right
-    return 0.5 * 10 * 2 * size**3 / (time.perf_counter() - start)
-
-
 def main(arguments: Sequence[str]) -> int:
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(__doc__)
         print(f"Tables: {', '.join(ablation_names())}")
         return 0
-    try:
-        return run(parse(arguments))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if (status := _status(error)) is None:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return status
-
-
-def _status(error: Exception) -> int | None:
-    """Exit status of an error that has been put into words: 2 before any training, 1 once it runs; None for a defect."""
-    if isinstance(error, SpecError):
-        return 2
-    names = {"TrackingError": 2, "DataError": 2, "CheckpointError": 1, "NotFinite": 1}
-    if type(error).__name__ in names:
-        return names[type(error).__name__]
-    return 1 if isinstance(error, OSError) else None
+    return answer(lambda: run(parse(arguments)))
 
 
 def run(options: Options) -> int:
@@ -241,15 +147,17 @@ def run(options: Options) -> int:
     if options.reuse == "committed":
         done |= committed()
     todo = pending(jobs, done, options.out)
-    if todo or options.plan_only:
-        print(describe(jobs, todo, measured_rate(finished)), flush=True)
+    if options.plan_only and not todo:
+        print(describe(jobs, todo, 1.0))
     if todo:
-        from experiments.execute import Machine, device_of, execute, preflight
+        from experiments.execute import execute, machine_of, preflight, workers_for
 
-        machine = Machine(options.out, device_of(options.device))
+        machine = machine_of(options.out, options.device, options.scale)
+        workers = options.workers or workers_for(todo, machine)
+        print(describe(jobs, todo, measured_rate(finished, workers)), flush=True)
         preflight(todo, machine)
         if not options.plan_only:
-            execute(todo, tracker, machine, again=options.rerun)
+            execute(todo, tracker, machine, workers, again=options.rerun)
     if not options.plan_only:
         local = measurements(tracker.uri, [ablation.name for ablation in ablations])
         show(ablations, options, local, time.monotonic() - started)
@@ -263,7 +171,7 @@ def committed() -> set[str]:
     return set(collect(EVIDENCE)["fingerprint"])
 
 
-def show(ablations: Sequence[Ablation], options: Options, local: object, elapsed: float) -> None:
+def show(ablations: Sequence[Ablation], options: Options, local: pd.DataFrame, elapsed: float) -> None:
     """Print each table and write its files."""
     from reports.build import build
     from reports.collect import EVIDENCE, collect

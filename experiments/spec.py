@@ -26,7 +26,10 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: ``metric`` is ``stage/name``. ``relative_to`` divides by that row (``invert``: the other way)."""
+    """A column of a table: ``metric`` is ``stage/name``.
+
+    ``relative_to`` names the row whose value divides every other (``invert``: is divided by it).
+    """
 
     metric: str
     label: str
@@ -40,12 +43,16 @@ class Column:
         return self.metric.split("/")[0]
 
 
+#: Overrides for each scale; those under ``all`` come first, at every scale.
+Overrides = Mapping[str, tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Row:
     """A row: the overrides that make it, and the published value of each column (None where there is none)."""
 
     label: str
-    set: tuple[str, ...]
+    set: Overrides
     paper: Mapping[str, float | None]
 
 
@@ -69,7 +76,7 @@ class Ablation:
     columns: Mapping[str, Column]
     rows: Mapping[str, Row]
     default: str | None = None
-    base: tuple[str, ...] = ()
+    base: Overrides = field(default_factory=dict)
     claims: tuple[str, ...] = ()
     figure: Figure = field(default_factory=Figure)
     notes: tuple[str, ...] = ()
@@ -98,9 +105,13 @@ def load_ablation(name: str) -> Ablation:
         raw = yaml.safe_load(path.read_text())
         ablation = _ablation(name, raw)
     except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        raise SpecError(f"{path.name} is not a valid ablation: {error!r}; see CONTRIBUTING.md, 'An ablation'") from error
+        raise SpecError(
+            f"{path.name} is not a valid ablation: {error!r}; see CONTRIBUTING.md, 'An ablation'"
+        ) from error
     if ablation.default is not None and ablation.default not in ablation.rows:
-        raise SpecError(f"{path.name}: default {ablation.default!r} is not a row: {nearest(ablation.default, ablation.rows)}")
+        raise SpecError(
+            f"{path.name}: default {ablation.default!r} is not a row: {nearest(ablation.default, ablation.rows)}"
+        )
     for row in ablation.rows.values():
         if unknown := set(row.paper) - set(ablation.columns):
             raise SpecError(f"{path.name}, row {row.label!r}: no column {sorted(unknown)[0]!r}")
@@ -113,7 +124,7 @@ def _ablation(name: str, raw: Mapping[str, Any]) -> Ablation:
         key = sorted(unknown)[0]
         raise SpecError(f"{name}.yaml: unknown key {key!r}: {nearest(key, known)}")
     rows = {
-        str(label): Row(str(label), tuple(row.get("set") or ()), dict(row.get("paper") or {}))
+        str(label): Row(str(label), _overrides(row.get("set")), dict(row.get("paper") or {}))
         for label, row in raw["rows"].items()
     }
     figure = raw.get("figure", "bars")
@@ -125,11 +136,23 @@ def _ablation(name: str, raw: Mapping[str, Any]) -> Ablation:
         columns={key: Column(**value) for key, value in raw["columns"].items()},
         rows=rows,
         default=None if raw.get("default") is None else str(raw["default"]),
-        base=tuple(raw.get("base") or ()),
+        base=_overrides(raw.get("base")),
         claims=tuple(raw.get("claims") or ()),
         figure=Figure(kind=figure) if isinstance(figure, str) else Figure(**figure),
         notes=tuple(raw.get("notes") or ()),
     )
+
+
+def _overrides(raw: Any) -> Overrides:
+    """A list holds at every scale; a mapping names scales, and ``all``."""
+    if isinstance(raw, Mapping):
+        return {str(scale): tuple(overrides) for scale, overrides in raw.items()}
+    return {"all": tuple(raw or ())}
+
+
+def at_scale(overrides: Overrides, scale: str) -> list[str]:
+    """What ``overrides`` hold at ``scale``."""
+    return [*overrides.get("all", ()), *overrides.get(scale, ())]
 
 
 @lru_cache
@@ -144,7 +167,7 @@ def groups() -> dict[str, list[str]]:
 
 
 def compose(overrides: Sequence[str]) -> Spec:
-    """Compose and resolve ``conf/config.yaml`` under ``overrides`` (``key=value``); SpecError says what does not fit."""
+    """Compose and resolve ``conf/config.yaml`` under ``overrides``, each ``key=value``; SpecError on a misfit."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -157,7 +180,7 @@ def compose(overrides: Sequence[str]) -> Spec:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("config", list(overrides))
         return cast(Spec, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SpecError(f"cannot compose {' '.join(overrides)}: {reason}") from error
 
@@ -174,7 +197,7 @@ def _check_names(override: str) -> None:
 
 def spec_of(ablation: Ablation, row: Row, scale: str, seed: int, overrides: Sequence[str] = ()) -> Spec:
     """The resolved spec of one row: scale, then the table's base, the row, the seed, and last the user's overrides."""
-    layers = [f"scale={scale}", *ablation.base, *row.set, f"seed={seed}", *overrides]
+    layers = [f"scale={scale}", *at_scale(ablation.base, scale), *at_scale(row.set, scale), f"seed={seed}", *overrides]
     check_overrides(scale, overrides)
     return compose(_last_group_wins(layers))
 

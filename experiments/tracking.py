@@ -133,13 +133,17 @@ class Tracker:
             if run.data.tags.get(TABLE_TAG + table) != row:
                 _patient(lambda t=table, r=row: self.client.set_tag(run.info.run_id, TABLE_TAG + t, r))  # type: ignore[misc]
 
-    def displace(self, table: str, row: str, seed: int, stage: str, scale: str, keep: str) -> None:
-        """Take the table's tag off runs of that cell with another fingerprint: the spec has changed since."""
-        query = f"tags.stage = '{stage}' and tags.seed = '{seed}' and tags.scale = '{scale}'"
-        for run in self.runs(query):
-            tags = run.data.tags
-            if tags.get(TABLE_TAG + table) == row and tags["fingerprint"] != keep:
-                self.client.delete_tag(run.info.run_id, TABLE_TAG + table)
+    def displace(self, run: Run, now: Mapping[tuple[str, str, int, str, str], str]) -> None:
+        """Take a run out of cells whose spec has changed since.
+
+        ``now`` holds the fingerprint of each cell, by (table, row, seed, stage, scale).
+        """
+        tags = run.data.tags
+        for key, row in tags.items():
+            if key.startswith(TABLE_TAG):
+                cell = (key.removeprefix(TABLE_TAG), row, int(tags["seed"]), tags["stage"], tags["scale"])
+                if now.get(cell, tags["fingerprint"]) != tags["fingerprint"]:
+                    _patient(lambda k=key: self.client.delete_tag(run.info.run_id, k))  # type: ignore[misc]
 
     def open(self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Record:
         """Start the run of a fingerprint, or take up the one that an earlier attempt left."""
@@ -151,7 +155,9 @@ class Tracker:
             all_tags = {**tags, "mlflow.runName": name}
             run = _patient(lambda: self.client.create_run(self.experiment, tags=all_tags))
         record = Record(self, run.info.run_id)
-        if not earlier:
+        if earlier:
+            record.tags(tags)  # it may serve more tables by now
+        else:
             record.parameters(parameters)
         return record
 
@@ -232,7 +238,8 @@ def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFra
 
     path = _database(uri)
     if path is not None and not path.exists():
-        return pd.DataFrame(columns=COLUMNS)
+        empty: pd.DataFrame = pd.DataFrame(columns=COLUMNS)
+        return empty
     wanted = None if ablations is None else set(ablations)
     tracker = Tracker(uri, path.parent if path else Path.cwd())
     lines = []
@@ -247,7 +254,8 @@ def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFra
                 if metric.startswith(f"{tags['stage']}/"):
                     identity = (tags["fingerprint"], run.info.run_id)
                     lines.append((ablation, variant, row, int(tags["seed"]), tags["scale"], metric, value, *identity))
-    return pd.DataFrame(lines, columns=COLUMNS)
+    frame: pd.DataFrame = pd.DataFrame(lines, columns=COLUMNS)
+    return frame
 
 
 def results_of(run: Run) -> dict[str, float]:

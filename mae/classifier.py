@@ -12,7 +12,8 @@ from mae.model import Encoder, LayerNorm
 
 def set_drop_path(encoder: Encoder, rate: float) -> None:
     """Stochastic depth: the last block is skipped at ``rate``, growing linearly from 0 at the first."""
-    for block, p in zip(encoder.blocks, torch.linspace(0, rate, len(encoder.blocks)).tolist(), strict=True):
+    rates = torch.linspace(0, rate, len(encoder.blocks), device="cpu").tolist()
+    for block, p in zip(encoder.blocks, rates, strict=True):
         block.drop_path1 = DropPath(p) if p else nn.Identity()
         block.drop_path2 = DropPath(p) if p else nn.Identity()
 
@@ -20,10 +21,14 @@ def set_drop_path(encoder: Encoder, rate: float) -> None:
 class Classifier(nn.Module):
     """Pooled encoder features and a linear head: ``model(clips)`` is ``(B, classes)``.
 
-    ``pooling="mean"`` averages the patch tokens, ``"class"`` takes the class token. The pre-trained final norm is
-    used wherever it was trained: before pooling when the encoder is frozen or the class token is read. Mean pooling
-    while fine-tuning normalises after pooling instead, with a norm of its own (the repository's ``fc_norm``).
-    ``batch_norm`` puts a BatchNorm without affine parameters before the head (MAE Table 10).
+    ``pooling="mean"`` averages the patch tokens, ``"class"`` takes the class token. ``tuned_blocks`` says how much of
+    the encoder is trained (MAE Sec. 4.3): None all of it, positions included; 0 nothing; 0.5 the MLP half of the last
+    block; n the last n blocks. The final norm is tuned with them; everything before is frozen and stays in eval mode.
+
+    The pre-trained final norm is used wherever it was trained: before pooling when the encoder is frozen or the class
+    token is read. Mean pooling with tuned blocks normalises after pooling instead, with a norm of its own (the
+    repository's ``fc_norm``). ``batch_norm`` puts a BatchNorm without affine parameters before the head (MAE Table 10).
+    ValueError on a pooling or a number of tuned blocks that this encoder does not have.
     """
 
     def __init__(
@@ -32,7 +37,7 @@ class Classifier(nn.Module):
         classes: int,
         *,
         pooling: str = "mean",
-        frozen: bool = False,
+        tuned_blocks: float | None = None,
         batch_norm: bool = False,
         head_std: float = 2e-5,
     ) -> None:
@@ -41,10 +46,10 @@ class Classifier(nn.Module):
             raise ValueError(f"unknown pooling {pooling!r}; choose mean or class")
         if pooling == "class" and encoder.class_token is None:
             raise ValueError("pooling=class needs an encoder with a class token; choose pooling=mean")
-        self.encoder, self.pooling, self.frozen = encoder, pooling, frozen
+        self.encoder, self.pooling, self.tuned_blocks = encoder, pooling, tuned_blocks
         width = encoder.shape.width
         norm: nn.Module = nn.Identity()
-        if pooling == "mean" and not frozen:
+        if pooling == "mean" and tuned_blocks != 0:
             encoder.norm, norm = nn.Identity(), LayerNorm(width)  # type: ignore[assignment]
         if batch_norm:
             norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
@@ -52,23 +57,43 @@ class Classifier(nn.Module):
         self.head = nn.Linear(width, classes)
         trunc_normal_(self.head.weight, std=head_std)
         nn.init.zeros_(self.head.bias)
-        if frozen:
-            encoder.requires_grad_(False)
-        else:
+        if tuned_blocks is None:
             # fine-tuning also tunes the positions, as the released code does
             table = encoder.positions
             del encoder.positions
             encoder.positions = nn.Parameter(table.clone())
+        else:
+            tuned = self._tuned()
+            encoder.requires_grad_(False)
+            for module in tuned:
+                module.requires_grad_(True)
 
     @property
     def grid(self) -> Grid:
         return self.encoder.grid
 
+    def _tuned(self) -> list[nn.Module]:
+        """The parts of the encoder that are trained, in order."""
+        blocks, tuned = self.encoder.blocks, self.tuned_blocks
+        if tuned is None:
+            return [self.encoder]
+        if tuned == 0:
+            return []
+        if tuned == 0.5:
+            last = blocks[-1]
+            return [*(last.get_submodule(part) for part in ("norm2", "mlp", "drop_path2")), self.encoder.norm]
+        if tuned != int(tuned) or not 0 < tuned <= len(blocks):
+            raise ValueError(
+                f"tuned_blocks={tuned} of an encoder with {len(blocks)} blocks; choose 0, 0.5, or 1 to {len(blocks)}"
+            )
+        return [*blocks[-int(tuned) :], self.encoder.norm]
+
     def train(self, mode: bool = True) -> Classifier:
-        """A frozen encoder stays in eval mode, whatever the head does."""
+        """What is frozen stays in eval mode, whatever the rest does: its drop path is off."""
         super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
+        self.encoder.eval()
+        for module in self._tuned():
+            module.train(mode)
         return self
 
     def features(self, clips: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ def transformer_flops(tokens: float, width: int, depth: int, mlp_ratio: float = 
 
 
 def pretrain_flops(model: Mapping[str, Any], patches: int, visible: int, patch_dim: int) -> float:
-    """Forward FLOPs of one masked clip: encoder over visible patches (over all with ``mask_tokens``), decoder over all."""
+    """Forward FLOPs of one masked clip: encoder over what it sees (all with ``mask_tokens``), decoder over all."""
     encoder, decoder = model["encoder"], model["decoder"]
     prefix = int(model["class_token"])
-    width, narrow = encoder["width"], decoder_width(model)
+    width, narrow = int(encoder["width"]), decoder_width(model)
     seen = patches if model["mask_tokens"] else visible
     return (
         2 * visible * patch_dim * width
@@ -30,14 +30,13 @@ def pretrain_flops(model: Mapping[str, Any], patches: int, visible: int, patch_d
 
 def classify_flops(model: Mapping[str, Any], patches: int, patch_dim: int) -> float:
     """Forward FLOPs of one whole clip through the encoder."""
-    encoder = model["encoder"]
-    embedding = 2 * patches * patch_dim * encoder["width"]
-    return embedding + transformer_flops(patches + int(model["class_token"]), encoder["width"], encoder["depth"])
+    width, tokens = int(model["encoder"]["width"]), patches + int(model["class_token"])
+    return 2 * patches * patch_dim * width + transformer_flops(tokens, width, model["encoder"]["depth"])
 
 
 def decoder_width(model: Mapping[str, Any]) -> int:
     """Channels of the decoder: its share of the encoder's, to the nearest whole number."""
-    return round(model["encoder"]["width"] * model["decoder"]["width_share"])
+    return round(int(model["encoder"]["width"]) * float(model["decoder"]["width_share"]))
 
 
 def num_keep(n: int, ratio: float, rounding: str) -> int:
@@ -52,5 +51,7 @@ def num_keep(n: int, ratio: float, rounding: str) -> int:
     if rounding not in rules:
         raise ValueError(f"unknown rounding {rounding!r}; choose one of {', '.join(rules)}")
     if not 0 < rules[rounding] < n:
-        raise ValueError(f"masking ratio {ratio} of {n} patches would keep {rules[rounding]}; keep at least 1, drop at least 1")
+        raise ValueError(
+            f"masking ratio {ratio} of {n} patches would keep {rules[rounding]}; keep at least 1, drop at least 1"
+        )
     return rules[rounding]

@@ -22,9 +22,7 @@ class Grid:
     channels: int = 3
 
     @classmethod
-    def of(
-        cls, frames: int, size: tuple[int, int], patch: tuple[int, int, int], channels: int = 3
-    ) -> Grid:
+    def of(cls, frames: int, size: tuple[int, int], patch: tuple[int, int, int], channels: int = 3) -> Grid:
         """Cut ``frames`` frames of ``size = (height, width)`` pixels; ValueError if patches do not divide them."""
         extent = (frames, *size)
         for name, length, part in zip(("frames", "height", "width"), extent, patch, strict=True):

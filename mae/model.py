@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mae.grid import POSITIONS, Grid
 from mae.masking import Mask, take
-from mae.targets import LOSSES, Target
+from mae.targets import Target, loss_for
 
 #: On a CPU, matmul-softmax-matmul beats the fused kernel up to about this many tokens, its backward above all.
 CPU_PLAIN_ATTENTION_TOKENS = 256
@@ -31,7 +31,9 @@ class Transformer:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 1 or self.heads < 1 or self.width % self.heads:
-            raise ValueError(f"a transformer of width {self.width} and depth {self.depth} cannot have {self.heads} heads")
+            raise ValueError(
+                f"a transformer of width {self.width} and depth {self.depth} cannot have {self.heads} heads"
+            )
 
     def blocks(self) -> nn.ModuleList:
         """The stack, freshly made."""
@@ -151,10 +153,8 @@ class Decoder(nn.Module):
         x = self.embed(latent)
         table = self.positions[0]
         prefix, visible = x[:, : self.prefix], x[:, self.prefix : self.prefix + mask.keep.shape[1]]
-        if self.mask_token is None:
-            dropped = x[:, self.prefix + mask.keep.shape[1] :]
-        else:
-            dropped = self.mask_token
+        encoded = x[:, self.prefix + mask.keep.shape[1] :]  # empty unless the encoder has mask tokens
+        dropped = encoded if self.mask_token is None else self.mask_token
         # attention does not depend on the order of tokens: visible first, dropped last saves the un-shuffling
         x = torch.cat([prefix, visible + table[mask.keep], dropped + table[mask.drop]], dim=1)
         for block in self.blocks:
@@ -167,10 +167,8 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, encoder: Encoder, decoder: Decoder, target: Target, loss: str = "mse") -> None:
         super().__init__()
-        if loss not in LOSSES:
-            raise ValueError(f"unknown loss {loss!r}; choose one of {', '.join(LOSSES)}")
         self.encoder, self.decoder, self.target = encoder, decoder, target
-        self.loss_function: Callable[[Tensor, Tensor], Tensor] = LOSSES[loss]
+        self.loss_function: Callable[[Tensor, Tensor], Tensor] = loss_for(target, loss)
 
     def forward(self, clips: Tensor, mask: Mask) -> Tensor:
         """``clips: (B, C, T, H, W)`` or ``(B, C, H, W)``, normalised. Returns the scalar loss, float32."""
@@ -179,6 +177,6 @@ class MaskedAutoencoder(nn.Module):
         return self.loss(prediction, patches, mask)
 
     def loss(self, prediction: Tensor, patches: Tensor, mask: Mask) -> Tensor:
-        """Compare ``prediction: (B, M, outputs)`` with the target of the dropped among ``patches: (B, N, P)``, in fp32."""
+        """Compare ``prediction: (B, M, outputs)`` with the target of the dropped ``patches: (B, N, P)``, in fp32."""
         with torch.autocast(prediction.device.type, enabled=False):
             return self.loss_function(prediction.float(), self.target(patches.float(), mask))

@@ -2,8 +2,8 @@
 
 Usage: python reports/build.py [out=PATH] [report_dir=PATH] [ablation=NAME[,NAME]] [save_results=true]
 
-  out           folder of the runs on this machine (default: outputs in the repository); without runs there,
-                the report is built from the committed results alone
+  out           folder of the runs on this machine (default: outputs in the repository); without runs
+                there, the report is built from the committed results alone
   report_dir    where tables/, figures/, index.html and index.md go (default: reports in the repository)
   ablation      the ablations to rebuild (default: all)
   save_results  true merges the runs on this machine into reports/results, to be committed (default: false)
@@ -29,7 +29,8 @@ if __name__ == "__main__":
 import pandas as pd  # noqa: E402
 
 from experiments.spec import ablation_names, load_ablation, nearest  # noqa: E402
-from reports.collect import EVIDENCE, collect, save_evidence, tidy, variants_in  # noqa: E402
+from experiments.tracking import TrackingError, measurements, tracking_uri  # noqa: E402
+from reports.collect import EVIDENCE, collect, save_evidence, variants_in  # noqa: E402
 from reports.files import write_atomically  # noqa: E402
 from reports.tables import write_tables  # noqa: E402
 
@@ -44,10 +45,10 @@ class Options:
     save_results: bool = False
 
 
-def build(names: Sequence[str], measurements: pd.DataFrame, report_dir: Path) -> list[Path]:
+def build(names: Sequence[str], frame: pd.DataFrame, report_dir: Path) -> list[Path]:
     """Write tables and figures of the ablations `names`, then the page over all that were ever built there.
 
-    `measurements` is the merged frame of `reports.collect.collect`; rows of other ablations in it are
+    `frame` is the merged one of `reports.collect.collect`; rows of other ablations in it are
     ignored. Returns the files written. Raises ValueError for a specification or measurement that cannot be
     shown.
     """
@@ -57,9 +58,9 @@ def build(names: Sequence[str], measurements: pd.DataFrame, report_dir: Path) ->
     written: list[Path] = []
     for name in names:
         ablation = load_ablation(name)
-        for variant in variants_in(measurements, name):
-            written += write_tables(ablation, measurements, report_dir / "tables", variant)
-            written += write_figure(ablation, measurements, report_dir / "figures", variant)
+        for variant in variants_in(frame, name):
+            written += write_tables(ablation, frame, report_dir / "tables", variant)
+            written += write_figure(ablation, frame, report_dir / "figures", variant)
     parts = sections([load_ablation(name) for name in ablation_names()], report_dir)
     written.append(write_atomically(report_dir / "index.html", html(parts)))
     written.append(write_atomically(report_dir / "index.md", index_markdown(parts)))
@@ -99,29 +100,18 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     try:
-        local = local_measurements(options.out, options.ablation)
-        measurements = collect(EVIDENCE, local)
+        local = measurements(tracking_uri(options.out), options.ablation)
+        merged = collect(EVIDENCE, local)
         saved = save_evidence(local, EVIDENCE) if options.save_results else []
-        written = build(options.ablation, measurements, options.report_dir)
-    except ValueError as error:
+        written = build(options.ablation, merged, options.report_dir)
+    except (ValueError, TrackingError) as error:
         print(error, file=sys.stderr)
         return 1
     for path in saved:
         print(f"Saved {path}.")
-    print(
-        f"{len(options.ablation)} ablations; {len(measurements)} measurements, {len(local)} from runs here."
-    )
+    print(f"{len(options.ablation)} ablations; {len(merged)} measurements, {len(local)} from runs here.")
     print(f"Wrote {len(written)} files; open {options.report_dir / 'index.html'}.")
     return 0
-
-
-def local_measurements(out: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Return the finished runs under `out`; none, and nothing created, if the folder does not exist."""
-    if not out.is_dir():
-        return tidy()
-    from experiments.tracking import measurements, tracking_uri
-
-    return measurements(tracking_uri(out), list(names))
 
 
 if __name__ == "__main__":

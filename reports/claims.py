@@ -70,9 +70,7 @@ def parse_claim(text: str, ablation: Ablation) -> Claim:
     constant += reader.expression(weights, -1.0)
     reader.end()
     if not weights:
-        raise ValueError(
-            f"Claim {text!r} of ablation {ablation.name} names no cell; write one as column[row]."
-        )
+        raise ValueError(f"Claim {text!r} of ablation {ablation.name} names no cell; write one as column[row].")
     published = [ablation.rows[row].paper.get(column) for column, row in weights]
     difference = constant
     for weight, value in zip(weights.values(), published, strict=True):
@@ -105,9 +103,7 @@ def judge(claim: Claim, measured: pd.DataFrame) -> Judgement:
         verdict = "contradicted"
     else:
         verdict = "undecided"
-    return Judgement(
-        claim.text, verdict, summary.mean, summary.ci_low, summary.ci_high, summary.n, claim.paper
-    )
+    return Judgement(claim.text, verdict, summary.mean, summary.ci_low, summary.ci_high, summary.n, claim.paper)
 
 
 def _satisfied(difference: float, operator: str) -> bool:
@@ -156,9 +152,7 @@ class _Reader:
         column = match.group(1)
         where = f"Claim {self.text!r} of ablation {self.ablation.name}"
         if column not in self.ablation.columns:
-            raise ValueError(
-                f"{where} names the unknown column {column!r}: {nearest(column, self.ablation.columns)}"
-            )
+            raise ValueError(f"{where} names the unknown column {column!r}: {nearest(column, self.ablation.columns)}")
         for label in self.labels:
             if self.text.startswith(label + "]", self.position):
                 self.position += len(label) + 1

@@ -40,7 +40,8 @@ def tidy(rows: Iterable[Sequence[object]] = ()) -> pd.DataFrame:
     """Return a frame of measurements with the columns `COLUMNS` and their types, without checks."""
     frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
     types = {name: "int64" if name == "seed" else "float64" if name == "value" else "str" for name in COLUMNS}
-    return frame.astype(types)
+    typed: pd.DataFrame = frame.astype(types)
+    return typed
 
 
 def validate(frame: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -54,9 +55,7 @@ def validate(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     try:
         checked = tidy(frame[list(COLUMNS)].to_numpy(dtype=object))
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{source} holds a seed or value that is not a number ({error}); correct it."
-        ) from error
+        raise ValueError(f"{source} holds a seed or value that is not a number ({error}); correct it.") from error
     bad = checked[~np.isfinite(checked["value"])]
     if len(bad):
         first = bad.iloc[0]
@@ -74,7 +73,8 @@ def read_evidence(folder: Path) -> pd.DataFrame:
     A damaged file raises ValueError with its name, line and the remedy.
     """
     parts = [_read_csv(path) for path in sorted(folder.glob("*.csv"))]
-    return pd.concat(parts, ignore_index=True) if parts else tidy()
+    everything: pd.DataFrame = pd.concat(parts, ignore_index=True) if parts else tidy()
+    return everything
 
 
 def merge(committed: pd.DataFrame, local: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +86,8 @@ def merge(committed: pd.DataFrame, local: pd.DataFrame) -> pd.DataFrame:
     if not parts:
         return tidy()
     both = pd.concat(parts, ignore_index=True)
-    return both.drop_duplicates(KEY, keep="last").sort_values(KEY, kind="stable", ignore_index=True)
+    merged: pd.DataFrame = both.drop_duplicates(KEY, keep="last").sort_values(KEY, ignore_index=True)
+    return merged
 
 
 def collect(evidence: Path, local: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -141,9 +142,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} does not begin with the header {','.join(COLUMNS)}; {remedy}.")
     for number, fields in lines[1:]:
         if len(fields) != len(COLUMNS):
-            raise ValueError(
-                f"{path}, line {number}, has {len(fields)} fields, not {len(COLUMNS)}; {remedy}."
-            )
+            raise ValueError(f"{path}, line {number}, has {len(fields)} fields, not {len(COLUMNS)}; {remedy}.")
         try:
             int(fields[3]), float(fields[6])
         except ValueError:

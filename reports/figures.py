@@ -53,9 +53,7 @@ def draw(ablation: Ablation, frame: pd.DataFrame, scales: list[str], variant: st
     panels = _panels(ablation)
     # A bare Figure carries its own canvas: no window, and no change to the backend of a caller.
     with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
-        figure = Figure(
-            figsize=(_PANEL[0] * len(panels), _PANEL[1] * len(scales) + 0.4), layout="constrained"
-        )
+        figure = Figure(figsize=(_PANEL[0] * len(panels), _PANEL[1] * len(scales) + 0.4), layout="constrained")
         grid = figure.subplots(len(scales), len(panels), squeeze=False)
         for scale, axes in zip(scales, grid, strict=True):
             measured = cells(ablation, frame, scale, variant)
@@ -134,9 +132,7 @@ def _bars(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axes
         known = {i - 0.4 + width * (k + 0.5): value for i, value in values.items() if value is not None}
         style = _open_marker(_MARKERS[k % len(_MARKERS)], "black")
         if known:
-            other.plot(
-                list(known), list(known.values()), **style, linestyle="", label=f"{column.label}, {PUBLISHED}"
-            )
+            other.plot(list(known), list(known.values()), **style, linestyle="", label=f"{column.label}, {PUBLISHED}")
     ax.set_xticks(range(len(rows)), [textwrap.fill(row, 14) for row in rows])
     if len(rows) > 4:
         ax.tick_params(axis="x", labelsize="small", rotation=25)
@@ -178,9 +174,7 @@ def _open_marker(marker: str, colour: object) -> dict[str, Any]:
 def _interval(values: pd.Series) -> tuple[float, float]:
     found = summarise(values)
     missing = float("nan")  # seaborn then draws no bar
-    return (
-        (missing, missing) if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
-    )
+    return (missing, missing) if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
 
 
 def _positions(ablation: Ablation) -> dict[str, float]:
@@ -191,9 +185,7 @@ def _positions(ablation: Ablation) -> dict[str, float]:
             f"Ablation {ablation.name} draws lines, but a row label is no number ({error}); use kind bars."
         ) from error
     if ablation.figure.log and min(position.values()) <= 0:
-        raise ValueError(
-            f"Ablation {ablation.name} has a row at or below 0 and a logarithmic axis; set log to false."
-        )
+        raise ValueError(f"Ablation {ablation.name} has a row at or below 0 and a logarithmic axis; set log to false.")
     return position
 
 

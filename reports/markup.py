@@ -29,7 +29,7 @@ _LATEX = {
     "[": r"{[}",
     "]": r"{]}",
     "±": r"$\pm$",
-    "–": r"--",  # noqa: RUF001 (the dash of an empty cell)
+    "–": r"--",
     "\u00d7": r"$\times$",
 }
 
@@ -81,9 +81,7 @@ def latex(ablation: Ablation, values: pd.DataFrame, variant: str = "") -> str:
     columns = list(ablation.columns.values())
     title = " ".join(f"{ablation.name} {variant}".split())
     blocks = [f"% {title}: needs \\usepackage{{booktabs}}"]
-    groups = " & ".join(
-        rf"\multicolumn{{2}}{{c}}{{{escape_latex(f'{c.label} ({c.unit})')}}}" for c in columns
-    )
+    groups = " & ".join(rf"\multicolumn{{2}}{{c}}{{{escape_latex(f'{c.label} ({c.unit})')}}}" for c in columns)
     rules = " ".join(rf"\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(columns)))
     for scale in values["scale"].unique():
         lines = [rf"\begin{{tabular}}{{l{'rl' * len(columns)}}}", r"\toprule", rf" & {groups} \\", rules]

@@ -95,9 +95,7 @@ def sections(ablations: Sequence[Ablation], report_dir: Path) -> list[Section]:
     found = []
     for ablation in ablations:
         folder = report_dir / "tables"
-        others = [
-            path for path in folder.glob(f"{ablation.name}--*.csv") if not path.stem.endswith("_claims")
-        ]
+        others = [path for path in folder.glob(f"{ablation.name}--*.csv") if not path.stem.endswith("_claims")]
         for path in [folder / f"{ablation.name}.csv", *sorted(others)]:
             if path.exists():
                 figure = report_dir / "figures" / f"{path.stem}.svg"
@@ -156,11 +154,7 @@ def index_markdown(parts: Sequence[Section]) -> str:
             lines += ["", "```", part.command(scale), "```"]
         if part.svg is not None:
             lines += ["", f"![{escape_markdown(part.title())}](figures/{quote(quote(part.name))}.svg)"]
-        lines += (
-            ["", *(f"- {escape_markdown(note)}" for note in part.ablation.notes)]
-            if part.ablation.notes
-            else []
-        )
+        lines += ["", *(f"- {escape_markdown(note)}" for note in part.ablation.notes)] if part.ablation.notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -181,9 +175,7 @@ def _section(part: Section) -> str:
 
 def _scale(part: Section, scale: str) -> str:
     columns = list(part.ablation.columns.values())
-    groups = "".join(
-        f'<th colspan="2">{escape(f"{column.label} ({column.unit})")}</th>' for column in columns
-    )
+    groups = "".join(f'<th colspan="2">{escape(f"{column.label} ({column.unit})")}</th>' for column in columns)
     rows = ""
     for label, row in pairs(part.values[part.values["scale"] == scale]).items():
         default = label == part.ablation.default

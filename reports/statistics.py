@@ -72,14 +72,10 @@ def cells(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
     `metric` is the ablation's name of the column. A column relative to a row is the quotient of the two
     values of the same seed; a seed without the reference row has no value there.
     """
-    chosen = frame[
-        (frame["ablation"] == ablation.name) & (frame["variant"] == variant) & (frame["scale"] == scale)
-    ]
+    chosen = frame[(frame["ablation"] == ablation.name) & (frame["variant"] == variant) & (frame["scale"] == scale)]
     parts = [tidy()[["row", "metric", "seed", "value"]]]
     for name, column in ablation.columns.items():
-        part = chosen.loc[chosen["metric"] == column.metric, ["row", "metric", "seed", "value"]].assign(
-            metric=name
-        )
+        part = chosen.loc[chosen["metric"] == column.metric, ["row", "metric", "seed", "value"]].assign(metric=name)
         if column.relative_to is not None:
             reference = part["seed"].map(part[part["row"] == column.relative_to].set_index("seed")["value"])
             divisor, dividend = (part["value"], reference) if column.invert else (reference, part["value"])
@@ -90,4 +86,5 @@ def cells(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
                 )
             part = part.assign(value=dividend / divisor).dropna(subset=["value"])
         parts.append(part[part["row"].isin(list(ablation.rows))])
-    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    measured: pd.DataFrame = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    return measured

@@ -73,9 +73,7 @@ def claims_table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: s
     return _typed(lines, CLAIM_COLUMNS)
 
 
-def all_scales(
-    ablation: Ablation, frame: pd.DataFrame, variant: str = ""
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def all_scales(ablation: Ablation, frame: pd.DataFrame, variant: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return table and claims with every measured scale stacked, or the default scale if nothing was run."""
     scales = scales_of(frame, ablation.name, variant)
     tables = [table(ablation, frame, scale, variant) for scale in scales]
@@ -140,14 +138,14 @@ def pairs(values: pd.DataFrame) -> dict[str, dict[str, Pair]]:
 def number(value: float, *, published: bool = False) -> str:
     """Return a number for a reader: one decimal or more, as printed, if published; two if measured."""
     if pd.isna(value):
-        return "–"  # noqa: RUF001 (the dash of a table, not a minus sign)
+        return "–"
     if published:
         return f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
     return f"{value:,.{_decimals(value)}f}"
 
 
 def measured_text(mean: float, std: float, n: int) -> str:
-    """Return `mean ± std (n)`, both to the same digit, without the spread for one seed; `not run` for none."""
+    """Return `mean ± std (n)` to the same digit, without a spread for one seed; `not run` for none."""
     if n == 0:
         return "not run"
     return f"{number(mean)} (1)" if n == 1 else f"{number(mean)} ± {std:,.{_decimals(mean)}f} ({n})"
@@ -196,10 +194,7 @@ def render_text(
             *(head[0][i].ljust(widths[i] + widths[i + 1] + 2) for i in range(1, len(widths), 2)),
         ]
     )
-    rows = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        for line in [head[1], *body]
-    ]
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head[1], *body]]
     rule = "-" * max(len(line.rstrip()) for line in [top, *rows])
     where = f"{ablation.paper['where']} of arXiv {ablation.paper['arxiv']}"
     lines = [f"{ablation.title} ({where}){f', variant {variant}' if variant else ''}", ablation.question, ""]
@@ -209,12 +204,10 @@ def render_text(
     claims = claims_table(ablation, frame, scale, variant).to_dict("records")
     if claims:
         lines += ["", "claims of the paper"]
-        width = max(len(line["verdict"]) for line in claims)
-        for line in claims:
-            lines += [
-                f"  {line['verdict']:<{width}}  {line['claim']}",
-                f"  {'':{width}}  {claim_evidence(line)}",
-            ]
+        width = max(len(claim["verdict"]) for claim in claims)
+        for claim in claims:
+            lines.append(f"  {claim['verdict']:<{width}}  {claim['claim']}")
+            lines.append(f"  {'':{width}}  {claim_evidence(claim)}")
     lines += ["", scale_sentence(scale)]
     if elapsed is not None:
         lines.append(f"Took {duration(elapsed)}.")
@@ -233,7 +226,8 @@ def duration(seconds: float) -> str:
 def _typed(lines: Sequence[Sequence[object]], columns: tuple[str, ...]) -> pd.DataFrame:
     text = _CLAIM_TEXT if columns == CLAIM_COLUMNS else _TABLE_TEXT
     types = {name: "str" if name in text else "int64" if name == "n" else "float64" for name in columns}
-    return pd.DataFrame(list(lines), columns=list(columns)).astype(types)
+    frame: pd.DataFrame = pd.DataFrame(list(lines), columns=list(columns)).astype(types)
+    return frame
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -181,9 +181,7 @@ class Normalise:
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         images = unit(images)
         if images.shape[1] != len(self.mean):
-            raise DataError(
-                f"{self}: pictures have {images.shape[1]} channels; give one mean and std for each."
-            )
+            raise DataError(f"{self}: pictures have {images.shape[1]} channels; give one mean and std for each.")
         mean, std = (images.new_tensor(list(x))[:, None, None] for x in (self.mean, self.std))
         return (images - mean) / std
 
@@ -201,18 +199,14 @@ class Compose:
         return images
 
 
-def adjust_color(
-    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor
-) -> Tensor:
+def adjust_color(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     """``(B, 3, H, W)``, a factor ``(B,)`` for each picture, in this order; ``hue`` is a share of the circle.
 
     Each step is torchvision's: a blend with black, with the mean grey, with the pixel's grey; a turn in HSV.
     """
     images = unit(images)
     if images.shape[1] != 3:
-        raise DataError(
-            f"Colour jitter needs 3 channels (RGB), the pictures have {images.shape[1]}; leave it out."
-        )
+        raise DataError(f"Colour jitter needs 3 channels (RGB), the pictures have {images.shape[1]}; leave it out.")
     factors = (brightness, contrast, saturation, hue)
     brightness, contrast, saturation, hue = (x[:, None, None, None] for x in factors)
     images = (images * brightness).clamp_(0, 1)
@@ -229,9 +223,7 @@ def adjust_color(
         (green - blue) / safe,
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    offset = images.new_tensor([5.0, 3.0, 1.0])[
-        :, None, None
-    ]  # red, green and blue are a third of a turn apart
+    offset = images.new_tensor([5.0, 3.0, 1.0])[:, None, None]  # red, green and blue are a third of a turn apart
     k = (offset + sector[:, None] + 6 * hue).remainder(6)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ CLASSES = tuple(str(digit) for digit in range(10))
 TEST_DIGITS_PER_CLASS = 40
 TRAIN_SHARE = 0.75  # the left three quarters of every photograph; the rest is for testing
 REDUCTIONS = (1, 2)  # crops come from the photograph and from its half-size copy: more variety of texture
-DIGIT_SHARE = (0.65, 0.9)  # side of the enlarged digit, its margin included, as a share of the picture's
+DIGIT_SHARE = (0.85, 1.0)  # side of the enlarged digit, its margin included, as a share of the picture's
 MARGIN = 1  # empty cells around the 8x8 digit, whose ink otherwise ends in a hard edge at the border
 SIZES = (16, 96)  # below, digits are not legible; above, crops do not fit the test part of every photograph
 PICTURES_PER_DIGIT = 100  # beyond, further labelled pictures are near-copies and add no evidence
@@ -248,7 +247,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.write_bytes(save(tensors, metadata={"sha256": _checksum(tensors)}))
-            os.replace(part, path)
+            part.replace(path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:

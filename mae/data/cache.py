@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,9 +67,7 @@ def cached(
     """
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1 or channels not in (1, 3, None):
-        raise DataError(
-            f"size={size}, channels={channels}: give a size from 1 pixel and channels 1, 3 or None."
-        )
+        raise DataError(f"size={size}, channels={channels}: give a size from 1 pixel and channels 1, 3 or None.")
     if not len(pictures):
         raise DataError("There are no pictures to decode; check the folder and the split.")
     cache.mkdir(parents=True, exist_ok=True)
@@ -110,9 +107,7 @@ def _decode_all(
     """Fill a partial array chunk by chunk, noting each in a journal; then drop failed rows."""
     count = len(pictures)
     if workers is None:
-        workers = (
-            default_workers() if count >= 2 * CHUNK else 0
-        )  # starting a process costs more than a few files
+        workers = default_workers() if count >= 2 * CHUNK else 0  # starting a process costs more than a few files
     if pictures.sequential:
         workers = 0
     strict = channels is None
@@ -120,20 +115,20 @@ def _decode_all(
         channels = next(in_processes(_first_channels, pictures, [0], min(workers, 1)))
     shape = (count, channels, *size)
     partial, journal = target.with_suffix(".partial.npy"), target.with_suffix(".partial.jsonl")
-    done = {} if pictures.sequential else _resume(partial, journal, shape)
+    chunks = {first: min(first + CHUNK, count) for first in range(0, count, CHUNK)}
+    done = {} if pictures.sequential else _resume(partial, journal, shape, chunks)
     if not done:
         _need_space(target.parent, int(np.prod(shape)))
         np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape).flush()
     # Rewritten, since a line that the stop cut short must not run into the next.
     journal.write_text("".join(json.dumps(note) + "\n" for note in done.values()), encoding="utf-8")
     job = _Job(pictures, partial, size, channels, strict)
-    todo = [first for first in range(0, count, CHUNK) if first not in done]
+    todo = [chunk for chunk in chunks.items() if chunk[0] not in done]
+    known = sum(len(note["labels"]) for note in done.values())
     try:
         with (
             open(journal, "a", encoding="utf-8") as notes,
-            tqdm(
-                total=count, initial=count - _rows(todo, count), unit="file", desc="decoding", disable=None
-            ) as bar,
+            tqdm(total=count, initial=known, unit="file", desc="decoding", disable=None) as bar,
         ):
             for note in in_processes(_fill, job, todo, workers):
                 notes.write(json.dumps(note) + "\n")
@@ -163,17 +158,17 @@ def _decode_all(
     }
     draft = target.with_suffix(".partial.json")
     draft.write_text(json.dumps(account), encoding="utf-8")
-    os.replace(draft, target.with_suffix(".json"))
-    os.replace(partial, target)  # last: the array's name says that all is there
+    draft.replace(target.with_suffix(".json"))
+    partial.replace(target)  # last: the array's name says that all is there
     journal.unlink()
 
 
-def _fill(job: _Job, first: int) -> dict[str, Any]:
-    """Decode one chunk into its rows; labels of its pictures, and the rows that failed with the reason."""
+def _fill(job: _Job, chunk: tuple[int, int]) -> dict[str, Any]:
+    """Decode rows ``chunk[0]`` to ``chunk[1] - 1``; labels of these, and the rows that failed with the reason."""
     rows = np.load(job.path, mmap_mode="r+")
     labels: list[int] = []
     failed: list[tuple[int, str]] = []
-    for row in range(first, min(first + CHUNK, len(job.pictures))):
+    for row in range(*chunk):
         label = -1
         try:
             picture, label = job.pictures.read(row)
@@ -185,7 +180,7 @@ def _fill(job: _Job, first: int) -> dict[str, Any]:
             failed.append((row, reason(error, _path(job.pictures, row))))
         labels.append(int(label))
     rows.flush()
-    return {"first": first, "labels": labels, "failed": failed}
+    return {"first": chunk[0], "labels": labels, "failed": failed}
 
 
 def _first_channels(pictures: Pictures, start: int) -> int:
@@ -201,7 +196,7 @@ def _path(pictures: Pictures, row: int) -> Path | None:
     return pictures.path(row) if hasattr(pictures, "path") else None
 
 
-def _resume(partial: Path, journal: Path, shape: Sequence[int]) -> dict[int, dict[str, Any]]:
+def _resume(partial: Path, journal: Path, shape: Sequence[int], chunks: dict[int, int]) -> dict[int, dict[str, Any]]:
     """Chunks that a stopped decoding noted as done; none when its array is missing or of another shape."""
     done: dict[int, dict[str, Any]] = {}
     try:
@@ -209,14 +204,11 @@ def _resume(partial: Path, journal: Path, shape: Sequence[int]) -> dict[int, dic
             return {}
         for line in journal.read_text(encoding="utf-8").splitlines():
             note = json.loads(line)
-            done[note["first"]] = note
+            if chunks.get(note["first"]) == note["first"] + len(note["labels"]):
+                done[note["first"]] = note
     except (OSError, ValueError):
         pass  # no partial array, or a last line cut short by the stop: what was read until here counts
     return done
-
-
-def _rows(chunks: Sequence[int], count: int) -> int:
-    return sum(min(CHUNK, count - first) for first in chunks)
 
 
 def _need_space(folder: Path, size: int) -> None:
@@ -224,7 +216,7 @@ def _need_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
-            f"{folder} has {free / 1e9:.1f} GB free, the pictures need {size / 1e9:.1f} GB; choose another cache."
+            f"{folder} has {free / 1e9:.1f} GB free, the pictures need {size / 1e9:.1f} GB; use another disk."
         )
 
 
@@ -238,4 +230,4 @@ def _without(path: Path, rows: set[int]) -> None:
     for first in range(0, keep.size, CHUNK):
         kept[first : first + CHUNK] = pixels[keep[first : first + CHUNK]]
     kept.flush()
-    os.replace(draft, path)
+    draft.replace(path)

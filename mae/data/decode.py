@@ -67,9 +67,7 @@ def with_channels(picture: Image.Image, channels: int) -> Image.Image:
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     elif picture.mode in {"I", "F"}:
-        raise ValueError(
-            f"pixels of mode {picture.mode} (32 bits) have no agreed white point; store 8 or 16 bits"
-        )
+        raise ValueError(f"pixels of mode {picture.mode} (32 bits) have no agreed white point; store 8 or 16 bits")
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")
     mode = MODE_OF_CHANNELS[channels]
@@ -89,6 +87,8 @@ def cover(picture: Image.Image, size: tuple[int, int], resize: tuple[int, int] |
         scaled = (columns, max(rows, int(columns * picture.height / picture.width)))
     if scaled != picture.size:
         picture = picture.resize(scaled, Image.Resampling.BICUBIC)
+    if scaled == (width, height):
+        return picture
     left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
     return picture.crop((left, top, left + width, top + height))
 
@@ -122,9 +122,7 @@ def _apply(task: Callable[[Any, Any], T], item: Any) -> T:
     return task(_context, item)
 
 
-def in_processes(
-    task: Callable[[Any, Any], T], context: Any, items: Iterable[Any], workers: int
-) -> Iterator[T]:
+def in_processes(task: Callable[[Any, Any], T], context: Any, items: Iterable[Any], workers: int) -> Iterator[T]:
     """``task(context, item)`` for each item, in order; in this process when ``workers`` is 0.
 
     ``context`` is sent once per process. Processes are not forked, since a fork of a process with threads may

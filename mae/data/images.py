@@ -135,9 +135,7 @@ class ImageFiles:
             if decoded.failed:
                 failed = self.report.failed
                 DecodeReport(len(self) - len(failed), failed).check(self.max_failed, str(self._root))
-            yield Batch(
-                decoded.images.to(device, non_blocking=True), decoded.labels.to(device, non_blocking=True)
-            )
+            yield Batch(decoded.images.to(device, non_blocking=True), decoded.labels.to(device, non_blocking=True))
 
 
 class _Noted:
@@ -174,9 +172,7 @@ def splits(
     Raises DataError as ``cached`` does, and when the two sides disagree about classes or channels.
     """
     first, second = (
-        cached(
-            side, cache, size=size, channels=channels, budget=budget, workers=workers, max_failed=max_failed
-        )
+        cached(side, cache, size=size, channels=channels, budget=budget, workers=workers, max_failed=max_failed)
         for side in (train, test)
     )
     if train.classes != test.classes or int(second.labels.max()) >= max(len(first.classes), 1):
@@ -184,9 +180,7 @@ def splits(
             f"{name}: training has the classes {first.classes[:5]}, testing {second.classes[:5]}; align them."
         )
     if first.pixels.shape[1:] != second.pixels.shape[1:]:
-        raise DataError(
-            f"{name}: training and testing files differ in channels; state channels=1 or channels=3."
-        )
+        raise DataError(f"{name}: training and testing files differ in channels; state channels=1 or channels=3.")
     shape = "x".join(map(str, first.pixels.shape[1:]))
     identity = f"{name}-v{VERSION}-{train.digest()}-{test.digest()}-{shape}-{len(first)}-{len(second)}"
     return Splits(pretrain=first, train=first, test=replace(second, classes=first.classes), identity=identity)

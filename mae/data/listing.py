@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from mae.data.source import DataError
 
 SPLITS = ("train", "test", "val")
-LAYOUTS = (
-    "train/<class>/* with test/<class>/* (or val/<class>/*), <class>/*, or a CSV list with header path,label"
-)
+LAYOUTS = "train/<class>/* with test/<class>/* (or val/<class>/*), <class>/*, or a CSV list with header path,label"
 
 log = logging.getLogger(__name__)
 
@@ -153,9 +151,7 @@ def image_files(root: Path | str, split: str, *, held_out: float = 0.0) -> Listi
             f" among the {len(classes)} training classes; add them to training or remove them."
         )
     if not chosen:
-        raise problem(
-            f"{found.root}: held_out={held_out} leaves no picture for {split}; choose another share."
-        )
+        raise problem(f"{found.root}: held_out={held_out} leaves no picture for {split}; choose another share.")
     return Listing(
         found.root if found.root.is_dir() else found.root.parent,
         tuple(e.name for e in chosen),
@@ -205,7 +201,7 @@ def _digest(root: Path, rows: Iterator[tuple[str, str]] | zip[tuple[str, str]], 
     digest = hashlib.sha256()
     for name, label in rows:
         try:
-            stat = os.stat(os.path.join(root, name))
+            stat = (root / name).stat()
             facts = f"{stat.st_size}" + (f" {stat.st_mtime_ns}" if times else "")
         except OSError:
             facts = "missing"
@@ -227,7 +223,7 @@ def _walk(root: Path, folder: str) -> Iterator[tuple[str, bool]]:
     """Names below ``folder``, relative to ``root``, and whether each is a picture; folder links end it."""
     for item in _sorted_scan(root / folder):
         name = _join(folder, item.name)
-        has_suffix = os.path.splitext(item.name)[1].lower() in SUFFIXES
+        has_suffix = Path(item.name).suffix.lower() in SUFFIXES
         if item.is_dir():
             if has_suffix or item.is_symlink():
                 yield name, False
@@ -244,24 +240,16 @@ def _read_list(path: Path) -> Catalogue:
             columns = reader.fieldnames or []
             rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise problem(
-            f"{path} is no CSV text in UTF-8 ({error}); give a list with the header path,label."
-        ) from error
+        raise problem(f"{path} is no CSV text in UTF-8 ({error}); give a list with the header path,label.") from error
     if "path" not in columns:
-        raise problem(
-            f"{path} has the header {','.join(map(str, columns)) or '(none)'}; use path,label[,split]."
-        )
+        raise problem(f"{path} has the header {','.join(map(str, columns)) or '(none)'}; use path,label[,split].")
     entries = []
     for line, row in rows:
         entry = Entry(*((row.get(column) or "").strip() for column in ("split", "label", "path")))
         if not entry.name or None in row:
-            raise problem(
-                f"{path}, line {line}: a row must have one path, and quotes around a value with a comma."
-            )
+            raise problem(f"{path}, line {line}: a row must have one path, and quotes around a value with a comma.")
         if "label" in columns and not entry.label:
-            raise problem(
-                f"{path}, line {line}: the label is empty; fill it in, or drop the column for unlabelled data."
-            )
+            raise problem(f"{path}, line {line}: the label is empty; drop the column if the data has none.")
         if "split" in columns and entry.split not in SPLITS:
             raise problem(f"{path}, line {line}: split={entry.split!r} is not one of {', '.join(SPLITS)}.")
         entries.append(entry)

@@ -24,7 +24,8 @@ class Batch(NamedTuple):
 class Source(Protocol):
     """A labelled set of pictures. ``classes`` may be empty for unlabelled data (labels are then -1)."""
 
-    classes: tuple[str, ...]
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 

@@ -64,7 +64,7 @@ class TimmPictures:
         if self._members is not None:
             for index in range(len(self)):
                 digest.update(os.fsencode(self.name(index)) + b"\n")
-            stat = os.stat(self._reader.root)
+            stat = Path(self._reader.root).stat()
             digest.update(f"{stat.st_size} {stat.st_mtime_ns if times else ''}".encode())
         if times:
             content = getattr(getattr(self._reader, "dataset", None), "_fingerprint", "")
@@ -102,25 +102,21 @@ def timm_dataset(name: str, root: Path | str | None, split: str, *, download: bo
     from timm.data.dataset_factory import create_dataset
 
     where = f"{name or 'tar file'} ({split} split) under {root}"
-    place = None if root is None else os.path.abspath(root)
-    is_tar = name == "" and place is not None and place.endswith(".tar") and os.path.isfile(place)
+    place = None if root is None else str(Path(root).resolve())
+    is_tar = name == "" and place is not None and place.endswith(".tar") and Path(place).is_file()
     if name.lower() in {"", "torch/folder", "torch/image_folder"} and not is_tar:
         raise DataError(f"{where}: no tar file there; folders of pictures are read by image_files.")
     # For a large archive timm would keep, and trust, a pickle beside it.
     options: dict[str, Any] = {"cache_tarinfo": False} if is_tar else {}
     if name.lower().startswith("hfids/") and not download:
-        raise DataError(
-            f"{name} is streamed from the network; use hfds/ with a local copy, or download=True."
-        )
+        raise DataError(f"{name} is streamed from the network; use hfds/ with a local copy, or download=True.")
     try:
         with _network(download):
             dataset = create_dataset(name, root=place, split=split, download=download, **options)
             length = len(dataset)
     except Exception as error:  # each library behind timm has its own types
         why = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DataError(
-            f"{where} cannot be opened: {why}; put a copy there, or pass download=True."
-        ) from error
+        raise DataError(f"{where} cannot be opened: {why}; put a copy there, or pass download=True.") from error
     if not length:
         raise DataError(f"{where} is empty; check the split and the folder.")
     return TimmPictures(dataset, f"{name}|{split}", place)

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import statistics
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -77,31 +76,26 @@ class VerifyReport:
         """Write everything as JSON, atomically."""
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(json.dumps({"clean": self.clean, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        draft.replace(path)
 
     def text(self) -> str:
         """The report for a terminal: what the set is, then each problem with its first findings."""
         lines = [f"{self.root}: {self.files} files"]
         for split, counts in self.counts.items():
             values = list(counts.values()) or [0]
-            lines.append(
-                f"  {split or 'all'}: {sum(values)} pictures, {len(counts)} classes of {min(values)} to {max(values)}"
-            )
+            span = f"{len(counts)} classes of {min(values)} to {max(values)}"
+            lines.append(f"  {split or 'all'}: {sum(values)} pictures, {span}")
         lines.append("  channels: " + _summary({f"{count}": n for count, n in self.channels.items()}))
         widths, heights = ([int(size.split("x")[axis]) for size in self.sizes] for axis in (0, 1))
         if self.sizes:
-            lines.append(
-                f"  width x height: {_summary(self.sizes)}; widths {min(widths)} to {max(widths)} (median of the "
-                f"different ones {statistics.median_low(widths)}), heights {min(heights)} to {max(heights)}"
-            )
+            span = f"widths {min(widths)} to {max(widths)}, heights {min(heights)} to {max(heights)}"
+            lines.append(f"  width x height: {_summary(self.sizes)}; {span}")
         if self.other_files:
             lines.append("  not pictures by their suffix: " + _summary(self.other_files))
         for kind, found in self.problems.items():
             lines.append(f"PROBLEM {len(found)} {TITLES[kind]}")
             for item in found[:SHOWN]:
-                shown = (
-                    item if isinstance(item, str) else (": " if kind == "unreadable" else " = ").join(item)
-                )
+                shown = item if isinstance(item, str) else (": " if kind == "unreadable" else " = ").join(item)
                 lines.append(f"  {shown}")
             if len(found) > SHOWN:
                 lines.append(f"  ... and {len(found) - SHOWN} more (all are in the JSON report)")
@@ -110,7 +104,7 @@ class VerifyReport:
 
 
 class _Seen(NamedTuple):
-    """Of one file: digest of its bytes ("" if it cannot be opened), channels, (width, height), why it is unreadable."""
+    """Of one file: digest of its bytes ("" if none can be read), channels, "WxH", why it is unreadable."""
 
     digest: str
     channels: int
@@ -151,25 +145,17 @@ def verify(
         mislabelled=mislabelled,
         duplicates=duplicates,
         repeated=tuple(sorted(name for name, n in Counter(e.name for e in found.entries).items() if n > 1)),
-        empty_classes=tuple(
-            f"{split}/{c}".lstrip("/") for split in counts for c, n in counts[split].items() if not n
-        ),
+        empty_classes=tuple(f"{split}/{c}".lstrip("/") for split in counts for c, n in counts[split].items() if not n),
         missing_classes=tuple(
             f"{split}/{c}" for split in counts if split and trained for c in counts[split] if c not in trained
         ),
-        not_read=tuple(
-            name for name in found.ignored if (root / name).is_dir() or not (root / name).exists()
-        ),
+        not_read=tuple(name for name in found.ignored if (root / name).is_dir() or not (root / name).exists()),
         empty_sets=tuple(split or "all" for split in counts if not sum(counts[split].values())),
         counts=counts,
         channels=dict(sorted(Counter(result.channels for result in readable).items())),
         sizes=dict(Counter(result.size for result in readable).most_common()),
         other_files=dict(
-            Counter(
-                os.path.splitext(name)[1].lower() or "(none)"
-                for name in found.ignored
-                if (root / name).is_file()
-            )
+            Counter(Path(name).suffix.lower() or "(none)" for name in found.ignored if (root / name).is_file())
         ),
     )
 
@@ -202,7 +188,7 @@ def _look(root: Path, names: list[str]) -> list[_Seen]:
 def _identical(
     entries: Iterable[Entry], seen: dict[str, _Seen]
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
-    """Groups of readable files with the same bytes: across training and testing, across classes, within a class."""
+    """Groups of readable files with the same bytes: across splits, across classes, within a class."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         if not seen[entry.name].failure:
@@ -239,16 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Decode every picture of a data set; find damaged, identical, mislabelled and missing ones.",
         epilog="Exit code: 0 clean, 1 problems, 2 bad usage.",
     )
-    parser.add_argument(
-        "path", metavar="PATH", type=Path, help="folder: train/<class>/*, test|val/<class>/* or <class>/*"
-    )
-    parser.add_argument(
-        "--list", metavar="FILE", type=Path, help="CSV with header path,label[,split] relative to PATH"
-    )
+    parser.add_argument("path", metavar="PATH", type=Path, help="train/<class>/* and test|val/<class>/*, or <class>/*")
+    parser.add_argument("--list", metavar="FILE", type=Path, help="CSV with header path,label[,split], paths from PATH")
     parser.add_argument("--report", metavar="FILE.json", type=Path, help="write all findings here")
-    parser.add_argument(
-        "--workers", metavar="N", type=int, default=None, help="processes; 0 for none (default: by size)"
-    )
+    parser.add_argument("--workers", metavar="N", type=int, default=None, help="processes, 0 for none")
     options = parser.parse_args(arguments)
     try:
         found = catalogue(options.path) if options.list is None else _listed(options.list, options.path)

@@ -30,7 +30,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
         raise
@@ -69,7 +69,7 @@ class Checkpoints:
         part = path.with_suffix(".part")
         try:
             save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, part)
-            os.replace(part, path)
+            part.replace(path)
             index = {"file": path.name, "digest": _digest(path), "state": dict(state)}
             write_atomically(self.index, json.dumps(index).encode())
         except (OSError, SafetensorError) as error:

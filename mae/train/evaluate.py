@@ -1,27 +1,37 @@
-"""Phase two: what a representation is worth, by fine-tuning, linear probing, or training from scratch."""
+"""Phase two: what a representation is worth, by fine-tuning, linear probing, neighbours, or training from scratch."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from mae.classifier import Classifier, set_drop_path
+from mae.data.augment import Augment
 from mae.data.source import Batch, Images, Source, Splits
 from mae.model import Encoder, choose_attention
 from mae.train.loop import Runtime, fit
 from mae.train.optim import Recipe
-from mae.train.pretrain import Augment
+from mae.train.regularise import Mix, RandomErasing
 
 
 class Evaluation(Protocol):
     """A protocol: a frozen dataclass, called with an encoder that holds pre-trained (or fresh) weights."""
 
-    recipe: Recipe
+    @property
+    def recipe(self) -> Recipe | None:
+        """How it trains, None if it does not."""
+        ...
+
+    def classifier(self, encoder: Encoder, classes: int) -> Classifier:
+        """What is trained and tested; ValueError if this encoder cannot be evaluated so. Works on the meta device."""
+        ...
 
     def __call__(
         self, encoder: Encoder, splits: Splits, train_augment: Augment, test_augment: Augment, runtime: Runtime
@@ -32,29 +42,62 @@ class Evaluation(Protocol):
 
 @dataclass(frozen=True)
 class FineTune:
-    """End-to-end fine-tuning (MAE Table 9, VideoMAE Table 10); from random weights, training from scratch (Table 11)."""
+    """End-to-end fine-tuning (MAE Table 9, VideoMAE Table 10); from random weights, training from scratch (Table 11).
+
+    ``tuned_blocks`` makes it partial (MAE Sec. 4.3, Fig. 9; see Classifier). ``mixup`` and ``cutmix`` are the
+    parameters of Mix, ``erasing`` the probability of RandomErasing, 0 for without. ``ema`` is the decay of averaged
+    weights, which are then the ones tested. RandAugment belongs to ``train_augment``.
+    """
 
     recipe: Recipe
     pooling: str = "mean"
     drop_path: float = 0.0
     label_smoothing: float = 0.0
     head_std: float = 2e-5
+    tuned_blocks: float | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erasing: float = 0.0
+    ema: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("drop_path", "label_smoothing", "erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is outside [0, 1]")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is negative; choose 0 for without")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema={self.ema} is outside (0, 1); choose null for without")
+
+    def classifier(self, encoder: Encoder, classes: int) -> Classifier:
+        """The encoder with a fresh head, and with drop path in its blocks."""
+        set_drop_path(encoder, self.drop_path)
+        return Classifier(
+            encoder, classes, pooling=self.pooling, tuned_blocks=self.tuned_blocks, head_std=self.head_std
+        )
 
     def __call__(
         self, encoder: Encoder, splits: Splits, train_augment: Augment, test_augment: Augment, runtime: Runtime
     ) -> dict[str, float]:
-        set_drop_path(encoder, self.drop_path)
         classes = len(splits.train.classes)
-        model = Classifier(encoder, classes, pooling=self.pooling, head_std=self.head_std).to(runtime.device)
+        model = self.classifier(encoder, classes).to(runtime.device)
         choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
+        average = None if self.ema is None else ModelEmaV3(model, decay=self.ema)
+        erase, mix = RandomErasing(self.erasing), Mix(self.mixup, self.cutmix)
 
         def loss_fn(batch: Batch, generator: Generator) -> Tensor:
-            logits = model(train_augment(batch.images, generator))
-            return F.cross_entropy(logits.float(), batch.labels, label_smoothing=self.label_smoothing)
+            images, targets = train_augment(batch.images, generator), batch.labels
+            if self.erasing:
+                images = erase(images, generator)
+            if self.mixup or self.cutmix:
+                images, targets = mix(images, targets, classes, generator)
+            return F.cross_entropy(model(images).float(), targets, label_smoothing=self.label_smoothing)
 
         optimizer = self.recipe.build(model, model.layer_of, len(encoder.blocks) + 1)
-        fitted = fit(model, optimizer, loss_fn, splits.train, self.recipe, runtime)
-        top1 = accuracy(model, splits.test, test_augment, runtime)
+        fitted = fit(model, optimizer, loss_fn, splits.train, self.recipe, runtime, average)
+        tested = model if average is None else average.module
+        top1 = accuracy(tested, splits.test, test_augment, runtime)
         return {"top1": top1, "seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}
 
 
@@ -70,12 +113,14 @@ class LinearProbe:
     pooling: str = "class"
     cached: bool = False
 
+    def classifier(self, encoder: Encoder, classes: int) -> Classifier:
+        """The frozen encoder with a BatchNorm and a fresh head."""
+        return Classifier(encoder, classes, pooling=self.pooling, tuned_blocks=0, batch_norm=True, head_std=0.01)
+
     def __call__(
         self, encoder: Encoder, splits: Splits, train_augment: Augment, test_augment: Augment, runtime: Runtime
     ) -> dict[str, float]:
-        classes = len(splits.train.classes)
-        model = Classifier(encoder, classes, pooling=self.pooling, frozen=True, batch_norm=True, head_std=0.01)
-        model.to(runtime.device)
+        model = self.classifier(encoder, len(splits.train.classes)).to(runtime.device)
         choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
         optimizer = self.recipe.build(model)
         if self.cached:
@@ -94,6 +139,54 @@ class LinearProbe:
         return {"top1": top1, "seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}
 
 
+@dataclass(frozen=True)
+class NearestNeighbours:
+    """Weighted vote of the ``k`` nearest training pictures in the frozen encoder's features; nothing is trained.
+
+    Cosine similarities ``s`` weigh ``exp(s / temperature)``, as DINO evaluates (2104.14294, Sec. 4.1).
+    """
+
+    k: int = 20
+    temperature: float = 0.07
+    pooling: str = "class"
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not self.temperature > 0:
+            raise ValueError(f"k={self.k} and temperature={self.temperature} must be above 0")
+
+    @property
+    def recipe(self) -> None:
+        """It does not train."""
+        return None
+
+    def classifier(self, encoder: Encoder, classes: int) -> Classifier:
+        """The frozen encoder; of this classifier only the features are used."""
+        return Classifier(encoder, classes, pooling=self.pooling, tuned_blocks=0)
+
+    def __call__(
+        self, encoder: Encoder, splits: Splits, train_augment: Augment, test_augment: Augment, runtime: Runtime
+    ) -> dict[str, float]:
+        classes, samples = len(splits.train.classes), len(splits.train)
+        if self.k > samples:
+            raise ValueError(f"k={self.k} neighbours among {samples} training pictures; choose k up to {samples}")
+        model = self.classifier(encoder, classes).to(runtime.device)
+        choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
+        clock = time.perf_counter()
+        train = features(model, splits.train, test_augment, runtime)
+        test = features(model, splits.test, test_augment, runtime)
+        bank = F.normalize(train.pixels)
+        votes = [self.votes(F.normalize(part), bank, train.labels, classes) for part in torch.split(test.pixels, 500)]
+        top1 = _top1(torch.cat(votes), test.labels)
+        seconds = time.perf_counter() - clock
+        return {"top1": top1, "seconds": seconds, "samples_per_second": (samples + len(test)) / seconds}
+
+    def votes(self, queries: Tensor, bank: Tensor, labels: Tensor, classes: int) -> Tensor:
+        """``queries: (Q, D)`` and ``bank: (n, D)`` of unit length, ``labels: (n,)``, to votes ``(Q, classes)``."""
+        similarity, nearest = (queries @ bank.T).topk(self.k, dim=1)
+        weights = (similarity / self.temperature).exp()
+        return weights.new_zeros(len(queries), classes).scatter_add_(1, labels[nearest], weights)
+
+
 def _loss(logits: Tensor, batch: Batch) -> Tensor:
     return F.cross_entropy(logits.float(), batch.labels)
 
@@ -104,7 +197,7 @@ def _top1(logits: Tensor, labels: Tensor) -> float:
 
 def _in_order(samples: int, batch_size: int = 500) -> Iterator[Tensor]:
     """All indices once, in batches, the last one shorter."""
-    return iter(torch.arange(samples).split(batch_size))
+    return iter(torch.split(torch.arange(samples), batch_size))
 
 
 @torch.no_grad()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
+from timm.utils import ModelEmaV3
 from torch import Generator, Tensor, nn
 
 from mae.data.source import Batch, Source
@@ -20,6 +18,9 @@ from mae.train.optim import Recipe
 
 #: Called after each logged stretch of steps with (step, {"loss": ..., "lr": ..., "samples_per_second": ...}).
 Observer = Callable[[int, dict[str, float]], None]
+
+#: Before the names of averaged weights in a checkpoint.
+AVERAGE = "average."
 
 
 class NotFinite(ArithmeticError):
@@ -31,7 +32,7 @@ class Runtime:
     """Where and how a phase runs, apart from what it computes: none of this is part of a run's identity but the seed.
 
     ``precision`` is ``fp32`` or ``bf16``. ``checkpoints=None`` trains without a net. ``observe`` gets the curves,
-    ``advance`` the number of steps just done, ``resumed_at`` hears where an earlier attempt is taken up.
+    ``advance`` the number of steps just done.
     """
 
     seed: int
@@ -56,16 +57,6 @@ class Fitted:
     loss: float
 
 
-def best_precision(device: torch.device) -> str:
-    """``bf16`` where the processor multiplies it in hardware (CUDA, AVX512-BF16, AMX), else ``fp32``."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    if device.type == "cpu":
-        has = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.8
-        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
-    return "fp32"
-
-
 def seed_of(seed: int, stream: str, index: int) -> int:
     """A 63-bit seed that depends on all three arguments and on nothing else."""
     words = np.random.SeedSequence([seed, index, *stream.encode()]).generate_state(2, np.uint32)
@@ -73,7 +64,7 @@ def seed_of(seed: int, stream: str, index: int) -> int:
 
 
 def order(samples: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[Tensor]:
-    """Indices ``(batch_size,)`` of steps ``start`` to ``stop - 1``: a fresh permutation each epoch, by (seed, epoch)."""
+    """Indices ``(batch_size,)`` of steps ``start`` to ``stop - 1``; each epoch is a permutation by (seed, epoch)."""
     per_epoch = max(1, samples // batch_size)
     generator = Generator()
     permutation, epoch = torch.empty(0), -1
@@ -92,10 +83,12 @@ def fit(
     source: Source,
     recipe: Recipe,
     runtime: Runtime,
+    average: ModelEmaV3 | None = None,
 ) -> Fitted:
     """Train ``model`` by ``loss_fn(batch, generator)`` for the steps of ``recipe`` over ``source``.
 
     The generator is seeded by (seed, step) and lives on the device; the global one, which drop path reads, likewise.
+    ``average`` follows the weights after each step (MAE Table 11) and is part of a checkpoint.
     With checkpoints, a second call with the same arguments goes on where the first was stopped, to the same numbers.
     Raises NotFinite on a loss that is not finite, CheckpointError when a checkpoint is damaged or cannot be written.
     """
@@ -104,6 +97,10 @@ def fit(
     if runtime.checkpoints and (found := runtime.checkpoints.load(device)):
         tensors, state = found
         unpack(tensors, model, optimizer)
+        if average is not None:
+            average.module.load_state_dict(
+                {name.removeprefix(AVERAGE): t for name, t in tensors.items() if name.startswith(AVERAGE)}
+            )
         start, seconds = state["step"], state["seconds"]
         runtime.advance(start)
     generator = Generator(device)
@@ -118,12 +115,13 @@ def fit(
         step_seed = seed_of(runtime.seed, "step", step)
         generator.manual_seed(step_seed)
         torch.manual_seed(step_seed)
-        np.random.seed(step_seed % 2**32)
         with runtime.autocast():
             loss = loss_fn(batch, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        if average is not None:
+            average.update(model)
         losses.append(loss.detach())
         seen += len(batch.labels)
         done = step + 1
@@ -135,7 +133,10 @@ def fit(
             seconds += spent
             losses, seen = [], 0
             if runtime.checkpoints and done < steps and runtime.checkpoints.due():
-                runtime.checkpoints.save(pack(model, optimizer), {"step": done, "seconds": seconds})
+                tensors = pack(model, optimizer)
+                if average is not None:
+                    tensors |= {AVERAGE + name: tensor for name, tensor in average.module.state_dict().items()}
+                runtime.checkpoints.save(tensors, {"step": done, "seconds": seconds})
             clock = time.perf_counter()
     model.eval()
     return Fitted(steps, seconds, steps * recipe.batch_size / max(seconds, 1e-9), mean)
@@ -143,7 +144,7 @@ def fit(
 
 def _finite_mean(losses: list[Tensor], done: int, batch_size: int, runtime: Runtime) -> float:
     """Mean of the losses of the last steps: the loop's one look at the device per logged stretch."""
-    values = torch.stack(losses).tolist()
+    values: list[float] = torch.stack(losses).tolist()
     for offset, value in enumerate(values):
         if not math.isfinite(value):
             step = done - len(values) + offset
@@ -153,17 +154,3 @@ def _finite_mean(losses: list[Tensor], done: int, batch_size: int, runtime: Runt
                 f"run's order, seed {runtime.seed}); last good checkpoint: {net}; lower base_lr or use precision=fp32"
             )
     return sum(values) / len(values)
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """Most memory held so far in GB: by torch's allocator on CUDA, by this process elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Device facts that explain a speed: name, threads, capability."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"device": device.type, "device_name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

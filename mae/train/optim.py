@@ -36,6 +36,9 @@ class Recipe:
         for name in ("base_lr", "batch_size", "epochs", "schedule", "layer_decay"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("warmup_epochs", "weight_decay", "min_lr"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is negative")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
 
@@ -100,7 +103,7 @@ def parameter_groups(
 class LARS(Optimizer):
     """Layer-wise adaptive rate scaling (You et al., 1708.03888), as MAE's linear probe uses it (Table 10).
 
-    Matrices move by ``lr * momentum(trust * |p| / |g| * g)`` with ``g`` including weight decay; vectors by plain momentum.
+    Matrices move by ``lr * momentum(trust * |p| / |g| * g)``, ``g`` including weight decay; vectors by plain momentum.
     """
 
     def __init__(self, params: Iterable[object], momentum: float = 0.9, trust: float = 0.001) -> None:

@@ -67,14 +67,21 @@ def test_a_flipped_box_is_the_mirror_image_of_the_box() -> None:
 def test_random_boxes_lie_inside_and_have_the_area_and_aspect_asked_for() -> None:
     crop = RandomResizedCrop(32, scale=(0.2, 1.0))
     top, left, height, width = crop.boxes(torch.empty(4000, 1, 224, 224), seeded())
-    assert (top >= 0).all() and (left >= 0).all() and (height >= 1).all() and (width >= 1).all()
-    assert (top + height <= 224).all() and (left + width <= 224).all()
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (height >= 1).all()
+    assert (width >= 1).all()
+    assert (top + height <= 224).all()
+    assert (left + width <= 224).all()
     area, aspect = height * width / 224**2, width / height
-    assert area.min() > 0.195 and area.max() <= 1
-    assert aspect.min() > 0.73 and aspect.max() < 1.36
+    assert area.min() > 0.195
+    assert area.max() <= 1
+    assert aspect.min() > 0.73
+    assert aspect.max() < 1.36
     assert aspect.log().mean().abs() < 0.02  # wide and high boxes are equally likely
     assert 0.19 < (area < 0.36).float().mean() < 0.27  # uniform below the areas that often fail to fit
-    assert top.min() == 0 and (top + height).max() == 224
+    assert top.min() == 0
+    assert (top + height).max() == 224
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((20, 200), (0, 86, 20, 27)), ((200, 20), (86, 0, 27, 20))])
@@ -89,8 +96,10 @@ def test_the_central_box_is_taken_when_no_draw_fits(
 def test_a_row_of_table_1e_is_a_function_of_the_generator(row: str) -> None:
     images, augment = noise(8), ROWS[row]
     first = augment(images, seeded(1))
-    assert first.shape == (8, 3, 32, 32) and first.dtype == torch.float32
-    assert first.min() >= 0 and first.max() <= 1
+    assert first.shape == (8, 3, 32, 32)
+    assert first.dtype == torch.float32
+    assert first.min() >= 0
+    assert first.max() <= 1
     assert torch.equal(first, augment(images, seeded(1)))
     assert torch.equal(first, augment(images, seeded(2))) == (row == "none")
 
@@ -102,15 +111,11 @@ def test_the_four_rows_of_table_1e_compute_different_things() -> None:
             assert (first - second).abs().mean() > 0.01
 
 
-@pytest.mark.parametrize(
-    "crop", [FixedSizeCrop(32, padding=0), RandomResizedCrop(32, (1.0, 1.0), (1.0, 1.0))]
-)
+@pytest.mark.parametrize("crop", [FixedSizeCrop(32, padding=0), RandomResizedCrop(32, (1.0, 1.0), (1.0, 1.0))])
 def test_half_of_the_pictures_are_mirrored_and_the_others_untouched(crop: Augment) -> None:
     images = noise(1, h=32, w=32).expand(400, -1, -1, -1)
     target = images[0] / 255
-    same, mirrored = (
-        ((crop(images, seeded()) - x).abs().amax((1, 2, 3)) < 1e-5) for x in (target, target.flip(-1))
-    )
+    same, mirrored = (((crop(images, seeded()) - x).abs().amax((1, 2, 3)) < 1e-5) for x in (target, target.flip(-1)))
     assert torch.equal(same, ~mirrored)
     assert 150 < mirrored.sum() < 250
 
@@ -148,9 +153,7 @@ def test_the_fixed_size_crop_keeps_one_scale() -> None:
 @pytest.mark.parametrize("shape", [(40, 52), (52, 40), (32, 90), (20, 24)])
 def test_the_centre_crop_agrees_with_torchvision(shape: tuple[int, int]) -> None:
     image = noise(2, h=shape[0], w=shape[1]).float() / 255
-    theirs = tv.center_crop(
-        tv.resize(image, [32], interpolation=InterpolationMode.BICUBIC, antialias=True), [32, 32]
-    )
+    theirs = tv.center_crop(tv.resize(image, [32], interpolation=InterpolationMode.BICUBIC, antialias=True), [32, 32])
     torch.testing.assert_close(CenterCrop(32)(image, seeded()), theirs.clamp(0, 1), atol=1e-5, rtol=0)
 
 
@@ -191,7 +194,8 @@ def test_every_picture_gets_a_jitter_of_its_own() -> None:
     images = smooth(1).expand(6, -1, -1, -1)
     result = ColorJitter()(images, seeded())
     assert all((result[i] - result[j]).abs().mean() > 1e-3 for i in range(6) for j in range(i))
-    assert result.min() >= 0 and result.max() <= 1
+    assert result.min() >= 0
+    assert result.max() <= 1
 
 
 def test_a_jitter_of_no_strength_changes_nothing() -> None:

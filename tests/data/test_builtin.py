@@ -39,9 +39,12 @@ def pictures(source: object) -> Images:
 def test_sets_have_the_sizes_types_and_classes_asked_for(splits: Splits) -> None:
     for name, count in SMALL.items():
         images = pictures(getattr(splits, name))
-        assert images.pixels.shape == (count, 3, 32, 32) and images.pixels.dtype == torch.uint8
-        assert images.labels.shape == (count,) and images.labels.dtype == torch.int64
-    assert pictures(splits.pretrain).labels.eq(-1).all() and splits.pretrain.classes == ()
+        assert images.pixels.shape == (count, 3, 32, 32)
+        assert images.pixels.dtype == torch.uint8
+        assert images.labels.shape == (count,)
+        assert images.labels.dtype == torch.int64
+    assert pictures(splits.pretrain).labels.eq(-1).all()
+    assert splits.pretrain.classes == ()
     assert splits.test.classes == tuple("0123456789")
 
 
@@ -59,7 +62,8 @@ def test_train_and_test_digits_partition_the_digits_by_class() -> None:
 
 def test_train_and_test_regions_cover_each_photograph_once() -> None:
     photos = photographs()
-    assert len(photos) == 13 and all(photo.dtype == np.uint8 for photo in photos)
+    assert len(photos) == 13
+    assert all(photo.dtype == np.uint8 for photo in photos)
     left = regions(photos, held_out=False, size=32)[::2]  # every other one is the half-size copy
     right = regions(photos, held_out=True, size=32)[::2]
     for photo, train, test in zip(photos, left, right, strict=True):
@@ -115,9 +119,7 @@ def test_more_pretraining_pictures_leave_the_labelled_ones_as_they_are(splits: S
     assert torch.equal(pictures(more.test).labels, pictures(splits.test).labels)
 
 
-def test_the_cache_is_read_rather_than_made_again(
-    splits: Splits, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_is_read_rather_than_made_again(splits: Splits, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mae.data.builtin.photographs", lambda: pytest.fail("the pictures were made again"))
     again = digits_on_photos(cache, **SMALL)
     assert torch.equal(pictures(again.train).pixels, pictures(splits.train).pixels)

@@ -39,7 +39,7 @@ def make_ablation() -> Make:
         return Ablation(
             name=name,
             columns={key: Column(**({"label": key} | dict(column))) for key, column in columns.items()},
-            rows={label: Row(label, (), dict(published)) for label, published in rows.items()},
+            rows={label: Row(label, {}, dict(published)) for label, published in rows.items()},
             figure=Figure(**settings.pop("figure", {})),
             **(given | settings),
         )

@@ -56,7 +56,8 @@ def one_ablation(monkeypatch: pytest.MonkeyPatch, make_ablation: Any) -> Any:
 
 @pytest.fixture
 def no_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Point the committed evidence at an empty folder and return it."""
+    """Point the committed evidence at an absent folder and return it; forget a tracking server."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(command, "EVIDENCE", tmp_path / "results")
     return tmp_path / "results"
 
@@ -68,22 +69,18 @@ def read(page: str) -> Tags:
     return tags
 
 
-def test_page_is_escaped_self_contained_and_complete(
-    tmp_path: Path, one_ablation: Any, make_frame: Any
-) -> None:
+def test_page_is_escaped_self_contained_and_complete(tmp_path: Path, one_ablation: Any, make_frame: Any) -> None:
     written = command.build([one_ablation.name], make_frame(VALUES), tmp_path)
-    assert all(path.exists() for path in written) and len(written) == 8
+    assert all(path.exists() for path in written)
+    assert len(written) == 8
     page = (tmp_path / "index.html").read_text()
     tags = read(page)
-    assert (
-        "script" not in {tag for tag, _ in tags.seen}
-        and "Masks <script>alert(1)</script> & more" in tags.text
-    )
+    assert "script" not in {tag for tag, _ in tags.seen}
+    assert "Masks <script>alert(1)</script> & more" in tags.text
     assert "a \"note\" with 'quotes' & <b>" in tags.text
-    links = [
-        value or "" for _, attrs in tags.seen for name, value in attrs.items() if name in ("src", "href")
-    ]
-    assert links and all(link.startswith(("#", "data:image/svg+xml;base64,")) for link in links)
+    links = [value or "" for _, attrs in tags.seen for name, value in attrs.items() if name in ("src", "href")]
+    assert links
+    assert all(link.startswith(("#", "data:image/svg+xml;base64,")) for link in links)
     assert not re.search(r"url\(|@import|https?://", page.split("<body>")[0])
     ids = {attrs["id"] for _, attrs in tags.seen if "id" in attrs}
     assert {link.removeprefix("#") for link in links if link.startswith("#")} <= ids
@@ -97,7 +94,8 @@ def test_page_is_escaped_self_contained_and_complete(
     ):
         assert shown in tags.text, shown
     assert "reproduced" not in page + (tmp_path / "index.md").read_text()
-    assert 'name="viewport"' in page and "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+    assert "prefers-color-scheme: dark" in page
 
 
 def test_building_one_ablation_keeps_the_others_on_the_page(
@@ -126,14 +124,13 @@ def test_no_runs_and_no_database_give_a_full_report_and_create_no_database(
 ) -> None:
     out = tmp_path / "nowhere"
     assert command.main([f"out={out}", f"report_dir={tmp_path / 'report'}"]) == 0
-    assert not out.exists() and "index.html" in capsys.readouterr().out
+    assert not out.exists()
+    assert "index.html" in capsys.readouterr().out
     assert "not run" in (tmp_path / "report" / "index.md").read_text()
     assert (tmp_path / "report" / "figures" / "mask_sampling.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_committed_results_alone_are_enough(
-    tmp_path: Path, no_runs: Path, one_ablation: Any, make_frame: Any
-) -> None:
+def test_committed_results_alone_are_enough(tmp_path: Path, no_runs: Path, one_ablation: Any, make_frame: Any) -> None:
     save_evidence(make_frame(VALUES), no_runs)
     assert command.main([f"out={tmp_path / 'nowhere'}", f"report_dir={tmp_path}"]) == 0
     assert "48,1.41421,2," in (tmp_path / "tables" / "mask_sampling.csv").read_text()
@@ -144,7 +141,7 @@ def test_local_runs_supersede_and_are_saved_only_when_asked(
 ) -> None:
     save_evidence(make_frame(VALUES), no_runs)
     local = make_frame({("random 75", "finetune/top1"): [57.0]})
-    monkeypatch.setattr(command, "local_measurements", lambda out, names: local)
+    monkeypatch.setattr(command, "measurements", lambda uri, names: local)
     before = (no_runs / "mask_sampling.csv").read_text()
     assert command.main([f"report_dir={tmp_path}"]) == 0
     assert "random 75,ft,84.9,53," in (tmp_path / "tables" / "mask_sampling.csv").read_text()
@@ -167,7 +164,8 @@ def test_a_wrong_argument_is_one_sentence_and_exit_code_two(
 ) -> None:
     assert command.main([argument]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_damaged_evidence_is_one_sentence_and_exit_code_one(
@@ -179,14 +177,26 @@ def test_damaged_evidence_is_one_sentence_and_exit_code_one(
     assert "mask_sampling.csv does not begin with the header" in capsys.readouterr().err
 
 
-def test_script_runs_from_any_folder_and_does_not_hide_the_standard_library(tmp_path: Path) -> None:
+def test_script_runs_from_any_folder_and_does_not_hide_the_standard_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     script = Path(command.__file__)
     arguments = [f"out={tmp_path / 'nowhere'}", f"report_dir={tmp_path}", f"ablation={ablation_names()[0]}"]
     # From the folder of the script itself, the place where `statistics` would be found first.
     run = [sys.executable, str(script), *arguments]
     done = subprocess.run(run, cwd=script.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "index.html").exists() and not (tmp_path / "nowhere").exists()
+    assert (tmp_path / "index.html").exists()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_unusable_tracking_database_is_one_sentence_and_exit_code_one(
+    tmp_path: Path, no_runs: Path, one_ablation: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database, but long enough to look at" * 9)
+    assert command.main([f"out={tmp_path}", f"report_dir={tmp_path}"]) == 1
+    assert "mlflow.db cannot be used" in capsys.readouterr().err
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,4 +208,5 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_ablation_that_was_never_measured_has_no_variant(tmp_path: Path, make_ablation: Any) -> None:
     write_tables(make_ablation(), tidy(), tmp_path / "tables")
     (part,) = sections([make_ablation()], tmp_path)
-    assert part.scales == ["desk"] and part.svg is None
+    assert part.scales == ["desk"]
+    assert part.svg is None

@@ -13,9 +13,7 @@ from reports.statistics import cells
 CLAIM = "lin[random 75] > lin[block 75]"
 
 
-def verdict(
-    make_ablation: Any, make_frame: Any, left: list[float], right: list[float], claim: str = CLAIM
-) -> Any:
+def verdict(make_ablation: Any, make_frame: Any, left: list[float], right: list[float], claim: str = CLAIM) -> Any:
     ablation = make_ablation()
     frame = make_frame({("random 75", "linear/top1"): left, ("block 75", "linear/top1"): right})
     return judge(parse_claim(claim, ablation), cells(ablation, frame, "desk"))
@@ -26,12 +24,11 @@ def test_interval_of_a_difference_is_that_of_the_paired_t_test(make_ablation: An
     found = verdict(make_ablation, make_frame, left, right)
     expected = stats.ttest_rel(left, right).confidence_interval(0.95)
     assert (found.ci_low, found.ci_high) == pytest.approx((expected.low, expected.high))
-    assert found.difference == pytest.approx(2.0 + 13 / 12) and (found.n, found.verdict) == (3, "holds")
+    assert found.difference == pytest.approx(2.0 + 13 / 12)
+    assert (found.n, found.verdict) == (3, "holds")
 
 
-def test_pairing_decides_where_the_spread_between_seeds_would_not(
-    make_ablation: Any, make_frame: Any
-) -> None:
+def test_pairing_decides_where_the_spread_between_seeds_would_not(make_ablation: Any, make_frame: Any) -> None:
     left, right = [20.0, 40.0, 60.0], [19.0, 39.1, 58.9]
     assert stats.ttest_ind(left, right).pvalue > 0.9
     assert verdict(make_ablation, make_frame, left, right).verdict == "holds"
@@ -39,7 +36,8 @@ def test_pairing_decides_where_the_spread_between_seeds_would_not(
 
 def test_seeds_without_a_partner_do_not_count(make_ablation: Any, make_frame: Any) -> None:
     found = verdict(make_ablation, make_frame, [35.0, 36.0, 99.0], [32.0, 32.9])
-    assert found.n == 2 and found.difference == pytest.approx(3.05)
+    assert found.n == 2
+    assert found.difference == pytest.approx(3.05)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +61,7 @@ def test_verdict_follows_the_side_of_zero_that_the_interval_is_on(
     assert verdict(make_ablation, make_frame, left, right, claim).verdict == expected
 
 
-def test_one_seed_reports_the_signed_difference_without_an_interval(
-    make_ablation: Any, make_frame: Any
-) -> None:
+def test_one_seed_reports_the_signed_difference_without_an_interval(make_ablation: Any, make_frame: Any) -> None:
     found = verdict(make_ablation, make_frame, [30.0], [32.0])
     assert (found.difference, found.ci_low, found.n) == (-2.0, None, 1)
 
@@ -82,20 +78,21 @@ def test_linear_expressions_with_numbers_and_factors(make_ablation: Any, make_fr
     )
     measured = cells(ablation, frame, "desk")
     first = judge(parse_claim("ft[8] - ft[1] < lin[8] - lin[1]", ablation), measured)
-    assert first.difference == pytest.approx(1 - 10.25) and first.verdict == "holds" and first.paper is True
+    assert first.difference == pytest.approx(1 - 10.25)
+    assert first.verdict == "holds"
+    assert first.paper is True
     second = judge(parse_claim("-1.5 + 2*lin[8] > 3 + lin[1]", ablation), measured)
     assert second.difference == pytest.approx(2 * 40.75 - 30.5 - 4.5)
     same = judge(parse_claim("ft[8] - ft[8] > 0", ablation), measured)
     assert (same.difference, same.verdict) == (0.0, "undecided")
 
 
-@pytest.mark.parametrize(
-    "label", ["encoder w/ [M]", "encoder w/o [M]", "a] > b[c", "0.5", "crop + color jit", "x]"]
-)
+@pytest.mark.parametrize("label", ["encoder w/ [M]", "encoder w/o [M]", "a] > b[c", "0.5", "crop + color jit", "x]"])
 def test_labels_may_hold_whatever_a_paper_prints(make_ablation: Any, label: str) -> None:
     ablation = make_ablation(rows={label: {"lin": 3.3}, "x": {"lin": 1.0}})
     claim = parse_claim(f"lin[{label}] > 2 + lin[x]", ablation)
-    assert claim.weights == {("lin", label): 1.0, ("lin", "x"): -1.0} and claim.constant == -2.0
+    assert claim.weights == {("lin", label): 1.0, ("lin", "x"): -1.0}
+    assert claim.constant == -2.0
 
 
 def test_published_numbers_are_judged_too_and_a_missing_one_leaves_it_open(make_ablation: Any) -> None:

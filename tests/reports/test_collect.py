@@ -27,9 +27,7 @@ VALUES = {
 }
 
 
-def test_evidence_survives_the_round_trip_and_a_second_one_changes_no_byte(
-    tmp_path: Path, make_frame: Any
-) -> None:
+def test_evidence_survives_the_round_trip_and_a_second_one_changes_no_byte(tmp_path: Path, make_frame: Any) -> None:
     frame = pd.concat([make_frame(VALUES), make_frame(VALUES, variant="data=cifar10,mask.ratio=0.5")])
     written = save_evidence(frame, tmp_path)
     assert [path.name for path in written] == [
@@ -37,7 +35,8 @@ def test_evidence_survives_the_round_trip_and_a_second_one_changes_no_byte(
         "mask_sampling--data=cifar10,mask.ratio=0.5.csv",
     ]
     back = read_evidence(tmp_path)
-    assert set(back["row"]) == {"none", "8", "NA"} and len(back) == len(frame)
+    assert set(back["row"]) == {"none", "8", "NA"}
+    assert len(back) == len(frame)
     assert back["value"].sum() == pytest.approx(frame["value"].sum())
     before = [path.read_bytes() for path in written]
     save_evidence(back, tmp_path)
@@ -59,17 +58,17 @@ def test_order_of_the_measurements_does_not_change_the_file(tmp_path: Path, make
 
 def test_local_run_supersedes_only_the_committed_measurement_of_the_same_key(make_frame: Any) -> None:
     committed = make_frame({("a", "m"): [1.0, 2.0]})
-    merged = merge(
-        committed, pd.concat([make_frame({("a", "m"): [9.0]}), make_frame({("a", "m"): [7.0]}, "gpu")])
-    )
+    merged = merge(committed, pd.concat([make_frame({("a", "m"): [9.0]}), make_frame({("a", "m"): [7.0]}, "gpu")]))
     found = merged.set_index(["scale", "seed"])["value"].to_dict()
     assert found == {("desk", 0): 9.0, ("desk", 1): 2.0, ("gpu", 0): 7.0}
 
 
 def test_nothing_measured_is_an_empty_frame_with_all_columns(tmp_path: Path) -> None:
     frame = collect(tmp_path / "absent")
-    assert frame.empty and tuple(frame.columns) == COLUMNS
-    assert collect(tmp_path, tidy()).empty and scales_of(frame, "mask_sampling") == ["desk"]
+    assert frame.empty
+    assert tuple(frame.columns) == COLUMNS
+    assert collect(tmp_path, tidy()).empty
+    assert scales_of(frame, "mask_sampling") == ["desk"]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,8 @@ def test_local_frame_without_a_column_is_refused(tmp_path: Path, make_frame: Any
 @pytest.mark.parametrize("variant", ["", "data=cifar10", "data.root=/somewhere/else", "a--b", "mask=ä b"])
 def test_any_variant_has_a_file_name_that_gives_it_back(variant: str) -> None:
     name = stem("mask_sampling", variant)
-    assert "/" not in name and variant_of(name) == variant
+    assert "/" not in name
+    assert variant_of(name) == variant
 
 
 def test_scales_come_in_the_order_of_what_they_can_claim(make_frame: Any) -> None:

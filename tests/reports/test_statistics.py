@@ -15,7 +15,8 @@ def test_interval_is_the_t_interval_of_scipy() -> None:
     found = summarise(sample)
     low, high = stats.t.interval(0.95, 3, loc=found.mean, scale=stats.sem(sample))
     assert (found.ci_low, found.ci_high) == pytest.approx((low, high))
-    assert found.std == pytest.approx(stats.tstd(sample)) and found.n == 4
+    assert found.std == pytest.approx(stats.tstd(sample))
+    assert found.n == 4
 
 
 def test_one_seed_has_a_mean_but_neither_spread_nor_interval() -> None:
@@ -45,17 +46,13 @@ def test_value_at_another_scale_is_a_trend_only_even_when_it_equals_the_publishe
     assert value_verdict(scale, 84.9, summarise([84.9, 84.9])) == "trend only"
 
 
-def test_relative_column_is_paired_by_seed_and_needs_the_reference_row(
-    make_ablation: Any, make_frame: Any
-) -> None:
+def test_relative_column_is_paired_by_seed_and_needs_the_reference_row(make_ablation: Any, make_frame: Any) -> None:
     columns = {
         "factor": {"metric": "pretrain/seconds", "relative_to": "with"},
         "speedup": {"metric": "pretrain/seconds", "relative_to": "with", "invert": True},
     }
     ablation = make_ablation(columns=columns, rows={"with": {}, "without": {}})
-    frame = make_frame(
-        {("with", "pretrain/seconds"): [10.0, 30.0], ("without", "pretrain/seconds"): [5.0, 10.0, 7.0]}
-    )
+    frame = make_frame({("with", "pretrain/seconds"): [10.0, 30.0], ("without", "pretrain/seconds"): [5.0, 10.0, 7.0]})
     found = cells(ablation, frame, "desk").set_index(["metric", "row", "seed"])["value"]
     assert found["factor", "without"].to_list() == pytest.approx([0.5, 1 / 3])
     assert found["speedup", "without"].to_list() == pytest.approx([2.0, 3.0])
@@ -69,9 +66,7 @@ def test_reference_of_zero_is_refused_in_one_sentence(make_ablation: Any, make_f
         cells(ablation, make_frame({("with", "pretrain/seconds"): [0.0]}), "desk")
 
 
-def test_cells_of_other_scales_variants_ablations_and_rows_are_left_out(
-    make_ablation: Any, make_frame: Any
-) -> None:
+def test_cells_of_other_scales_variants_ablations_and_rows_are_left_out(make_ablation: Any, make_frame: Any) -> None:
     ablation, key = make_ablation(), {("random 75", "linear/top1"): [1.0]}
     assert cells(ablation, make_frame(key, scale="smoke"), "desk").empty
     assert cells(ablation, make_frame(key, variant="data=cifar10"), "desk").empty

@@ -36,14 +36,17 @@ def test_every_row_and_column_is_there_when_nothing_was_run(make_ablation: Any, 
         ("random 75", "lin"),
         ("block 75", "ft"),
     ]
-    assert set(found["verdict"]) == {"not run"} and set(found["n"]) == {0} and found["mean"].isna().all()
+    assert set(found["verdict"]) == {"not run"}
+    assert set(found["n"]) == {0}
+    assert found["mean"].isna().all()
     assert found["paper"].notna().sum() == 5
 
 
 def test_half_a_table_shows_what_was_run_and_says_what_was_not(make_ablation: Any, make_frame: Any) -> None:
     found = table(make_ablation(), make_frame(HALF), "desk").set_index(["row", "metric"])
     assert found.loc[("random 75", "ft"), ["mean", "n", "verdict"]].to_list() == [48.0, 2, "trend only"]
-    assert pd.isna(found.loc[("block 75", "ft"), "ci_low"]) and found.loc[("block 75", "ft"), "n"] == 1
+    assert pd.isna(found.loc[("block 75", "ft"), "ci_low"])
+    assert found.loc[("block 75", "ft"), "n"] == 1
     assert found.loc[("grid 75", "ft"), "verdict"] == "not run"
 
 
@@ -66,9 +69,7 @@ def test_scales_are_stacked_and_read_back_with_their_labels_as_text(
     values = {("none", "finetune/top1"): [1.0, 2.0], ("8", "finetune/top1"): [3.0]}
     frame = pd.concat([make_frame(values, "paper"), make_frame(values)])
     paths = write_tables(ablation, frame, tmp_path)
-    assert [p.name for p in paths] == [
-        f"mask_sampling{end}" for end in (".csv", "_claims.csv", ".md", ".tex")
-    ]
+    assert [p.name for p in paths] == [f"mask_sampling{end}" for end in (".csv", "_claims.csv", ".md", ".tex")]
     expected = all_scales(ablation, frame)
     for path, stacked in zip(paths[:2], expected, strict=True):
         pd.testing.assert_frame_equal(read_table(path), stacked, rtol=1e-5)
@@ -85,7 +86,8 @@ def test_a_table_of_another_layout_is_refused(tmp_path: Path) -> None:
 def test_variants_have_their_own_table(tmp_path: Path, make_ablation: Any, make_frame: Any) -> None:
     frame = make_frame(HALF, variant="data=cifar10")
     (path, *_) = write_tables(make_ablation(), frame, tmp_path, "data=cifar10")
-    assert path.name == "mask_sampling--data=cifar10.csv" and read_table(path)["n"].sum() == 3
+    assert path.name == "mask_sampling--data=cifar10.csv"
+    assert read_table(path)["n"].sum() == 3
     assert table(make_ablation(), frame, "desk")["n"].sum() == 0
 
 
@@ -93,22 +95,17 @@ def test_claims_table_says_what_the_published_numbers_say(make_ablation: Any, ma
     found = claims_table(make_ablation(claims=CLAIMS), make_frame(HALF), "desk")
     assert found["verdict"].to_list() == ["undecided", "not run"]
     assert found["paper"].to_list() == ["yes", ""]
-    assert found["difference"].iloc[0] == 4.0 and found["n"].to_list() == [1, 0]
+    assert found["difference"].iloc[0] == 4.0
+    assert found["n"].to_list() == [1, 0]
     assert claims_table(make_ablation(), make_frame(HALF), "desk").empty
 
 
-def test_text_has_one_line_per_row_then_claims_then_what_the_scale_means(
-    make_ablation: Any, make_frame: Any
-) -> None:
+def test_text_has_one_line_per_row_then_claims_then_what_the_scale_means(make_ablation: Any, make_frame: Any) -> None:
     text = render_text(make_ablation(claims=CLAIMS), make_frame(HALF), "desk", elapsed=192.0)
     lines = text.splitlines()
     (row,) = [line for line in lines if line.startswith("random 75 *")]
-    assert (
-        row.split("  ")[0] == "random 75 *"
-        and "84.9" in row
-        and "48.00 ± 1.41 (2)" in row
-        and "not run" in row
-    )
+    assert row.split("  ")[0] == "random 75 *"
+    assert all(shown in row for shown in ("84.9", "48.00 ± 1.41 (2)", "not run"))
     assert sum(line.startswith(("random 75", "block 75", "grid 75")) for line in lines) == 3
     assert any(line.split() == ["undecided", *CLAIMS[0].split()] for line in lines)
     assert "difference +4.00, no interval, n=1; the published numbers satisfy it" in text
@@ -125,23 +122,18 @@ def test_columns_of_the_text_line_up(make_ablation: Any, make_frame: Any) -> Non
     head = next(line for line in lines if line.startswith("row"))
     second = head.index("paper", head.index("measured"))
     rows = [line for line in lines if line.startswith(("random 75", "block 75", "grid 75"))]
-    assert [line[second : second + 4] for line in rows] == ["73.5", "63.9", "–   "]  # noqa: RUF001
+    assert [line[second : second + 4] for line in rows] == ["73.5", "63.9", "–   "]
     assert lines[lines.index(head) - 1].index("lin (%)") == second
 
 
-def test_markdown_and_latex_escape_what_a_label_may_hold(
-    tmp_path: Path, make_ablation: Any, make_frame: Any
-) -> None:
+def test_markdown_and_latex_escape_what_a_label_may_hold(tmp_path: Path, make_ablation: Any, make_frame: Any) -> None:
     label = "[M] 50% & a_b | <i>*x*</i> $1 #2 {y} ~^\\"
     ablation = make_ablation(rows={label: {"ft": 84.9}}, claims=(f"ft[{label}] > 1",), question="5 < 6 & 7?")
     _, _, markdown, latex = (path.read_text() for path in write_tables(ablation, make_frame({}), tmp_path))
-    assert escape_markdown(label) in markdown and "<i>" not in markdown
+    assert escape_markdown(label) in markdown
+    assert "<i>" not in markdown
     # A table line of Markdown: as many unescaped bars as the header has.
-    bars = {
-        line.replace("\\|", "").count("|")
-        for line in markdown.splitlines()
-        if line.startswith(("| row", "| **"))
-    }
+    bars = {line.replace("\\|", "").count("|") for line in markdown.splitlines() if line.startswith(("| row", "| **"))}
     assert bars == {6}
     assert escape_latex(label) == (
         r"{[}M{]} 50\% \& a\_b | \textless{}i\textgreater{}*x*\textless{}/i\textgreater{} "
@@ -154,7 +146,7 @@ def test_markdown_and_latex_escape_what_a_label_may_hold(
 def test_numbers_are_shown_as_precisely_as_they_are_known() -> None:
     assert [number(x, published=True) for x in (84.0, 84.9, 3.25)] == ["84.0", "84.9", "3.25"]
     shown = [number(x) for x in (84.916, 15234.4, 0.0123, 0.0, float("nan"))]
-    assert shown == ["84.92", "15,234", "0.012", "0.00", "–"]  # noqa: RUF001
+    assert shown == ["84.92", "15,234", "0.012", "0.00", "–"]
     assert [duration(x) for x in (4.25, 59.7, 192, 3720)] == ["4.2 s", "1 min 0 s", "3 min 12 s", "1 h 2 min"]
 
 

@@ -1,0 +1,49 @@
+"""Facts of the machine: its precision, its memory, its name."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def best_precision(device: torch.device) -> str:
+    """``bf16`` where the processor multiplies it in hardware (CUDA, AVX512-BF16, AMX), else ``fp32``."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if device.type == "cpu":
+        has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.8
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
+    return "fp32"
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new peak, so that a job does not report the memory of the job before it (CUDA and Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:  # some containers forbid it: the peak is then that of the whole process
+            return
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory held since the last reset in GB: by torch's allocator on CUDA, by this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Device facts that explain a speed: name, threads, capability."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"device": device.type, "device_name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

@@ -1,0 +1,296 @@
+"""Every table of the paper as it stands in the specs: its numbers, its claims, and what each row computes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Generator, Tensor
+
+import mae.train.evaluate
+from experiments.assemble import (
+    augment_of,
+    autoencoder_of,
+    check,
+    encoder_of,
+    evaluation_of,
+    grid_of,
+    mask_of,
+    recipe_of,
+    splits_of,
+)
+from experiments.plan import PRETRAIN, Cell, Job, exists, portable, row_jobs
+from experiments.spec import Ablation, Row, Spec, ablation_names, groups, load_ablation, spec_of
+from mae.data.source import Images, Splits
+from mae.train.loop import Runtime
+from mae.train.pretrain import Views
+from reports.claims import parse_claim
+
+FACTS = yaml.safe_load((Path(__file__).parent / "paper_facts.yaml").read_text(encoding="utf-8"))["tables"]
+SCALES = ("smoke", "desk", "gpu", "paper")
+NAMES = [name for name in ablation_names() if load_ablation(name).paper["arxiv"].startswith("2111.06377")]
+
+#: What tells the rows of a table from its default row. The last two are computed at scale=smoke only.
+TOLD_BY = {
+    "masking_ratio": ("visible", "loss"),
+    "decoder_depth": ("parameters", "loss"),
+    "decoder_width": ("parameters", "loss"),
+    "mask_token": ("parameters", "loss"),
+    "target": ("target", "loss"),
+    "augmentation": ("batch", "loss"),
+    "mask_sampling": ("mask", "loss"),
+    "wall_clock": ("parameters",),
+    "schedule": ("steps",),
+    "partial_finetuning": ("trained",),
+    "scratch": ("origin",),
+    "scratch_ema": ("averaged", "weights"),
+    "model_size": ("origin",),
+    "transfer": ("data",),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No data set named by the environment, and a stand-in for the file of the DALL-E encoder."""
+    weights = tmp_path_factory.mktemp("dalle") / "encoder.safetensors"
+    weights.write_bytes(b"stand-in")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("IMAGENET", "CIFAR10", "INAT2017", "INAT2018", "INAT2019", "PLACES205", "PLACES365"):
+            patch.delenv(name, raising=False)
+        patch.setenv("DALLE_ENCODER", str(weights))
+        yield
+
+
+def rows_at(ablation: Ablation, scale: str) -> list[Row]:
+    """The rows to be had at a scale. At gpu those that only set values are left to the other scales, for time."""
+    rows = [row for row in ablation.rows.values() if exists(row, scale)]
+    if scale != "gpu":
+        return rows
+    chosen = [override.partition("=")[0] in groups() for row in rows for override in row.set.get("all", ())]
+    return [row for row in rows if "gpu" in row.set or row.label == ablation.default or any(chosen)]
+
+
+@cache
+def spec(name: str, label: str, scale: str) -> Spec:
+    ablation = load_ablation(name)
+    return spec_of(ablation, ablation.rows[label], scale, seed=0)
+
+
+def jobs_of(ablation: Ablation, label: str, scale: str) -> list[Job]:
+    stages = list(dict.fromkeys(column.stage for column in ablation.columns.values()))
+    jobs = row_jobs(spec(ablation.name, label, scale), stages)
+    for job in jobs:
+        job.cells.append(Cell(ablation.name, label, 0))
+    return jobs
+
+
+def digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.float().numpy().tobytes()).hexdigest()[:16]
+
+
+def pictures(count: int = 32) -> Images:
+    """Fixed noise with fixed labels."""
+    pixels = torch.randint(256, (count, 3, 32, 32), generator=Generator().manual_seed(0), dtype=torch.uint8)
+    return Images(pixels, torch.arange(count) % 10, tuple(map(str, range(10))))
+
+
+def visible(ablation: Ablation, spec: Spec) -> int:
+    return mask_of(spec).visible(grid_of(spec))
+
+
+def mask(ablation: Ablation, spec: Spec) -> list[list[int]]:
+    drawn: list[list[int]] = mask_of(spec)(4, grid_of(spec), Generator().manual_seed(0)).keep.tolist()
+    return drawn
+
+
+def parameters(ablation: Ablation, spec: Spec) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in autoencoder_of(spec).parameters())
+
+
+def steps(ablation: Ablation, spec: Spec) -> int:
+    return recipe_of(spec).steps(spec["data"]["samples"]["pretrain"])
+
+
+def batch(ablation: Ablation, spec: Spec) -> str:
+    return digest(augment_of(spec, spec["augment"])(pictures(4).pixels, Generator().manual_seed(0)))
+
+
+def target(ablation: Ablation, spec: Spec) -> tuple[str, int]:
+    with torch.device("meta"):
+        model = autoencoder_of(spec)
+    return type(model.target).__name__, model.decoder.head.out_features
+
+
+def loss(ablation: Ablation, spec: Spec) -> float:
+    """Of one fixed batch and fixed weights, the target fitted as pre-training fits it."""
+    torch.manual_seed(0)
+    model, grid, augment = autoencoder_of(spec), grid_of(spec), augment_of(spec, spec["augment"])
+    model.target = model.target.prepare(grid, Views(pictures(), augment, Runtime(0)))
+    generator = Generator().manual_seed(0)
+    clips = augment(pictures(4).pixels, generator)
+    return float(model(clips, mask_of(spec)(len(clips), grid, generator)).detach())
+
+
+def stages(ablation: Ablation) -> list[str]:
+    return sorted({column.stage for column in ablation.columns.values()} - {PRETRAIN})
+
+
+def trained(ablation: Ablation, spec: Spec) -> list[set[str]]:
+    """Names of the parameters that each evaluation tunes."""
+    with torch.device("meta"):
+        models = [evaluation_of(spec, stage).classifier(encoder_of(spec), 10) for stage in stages(ablation)]
+    return [{name for name, p in model.named_parameters() if p.requires_grad} for model in models]
+
+
+def origin(ablation: Ablation, spec: Spec) -> tuple[list[bool], int]:
+    """Whether each evaluation starts from random weights, and the size of the encoder that it starts from."""
+    jobs = [job for job in row_jobs(spec, stages(ablation)) if job.stage != PRETRAIN]
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in encoder_of(spec).parameters())
+    return [job.needs is None for job in jobs], size
+
+
+def averaged(ablation: Ablation, spec: Spec) -> tuple[list[bool], int]:
+    """Whether each evaluation tests averaged weights, and the size of the encoder."""
+    return [evaluation_of(spec, s).ema is not None for s in stages(ablation)], origin(ablation, spec)[1]  # type: ignore[attr-defined]
+
+
+def weights(ablation: Ablation, spec: Spec) -> list[str]:
+    """The weights that are tested after a few steps from the same encoder on the same pictures."""
+    found: list[str] = []
+
+    def record(model: torch.nn.Module, *_: Any) -> float:
+        found.append(digest(torch.cat([p.detach().flatten() for p in model.parameters()])))
+        return 0.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mae.train.evaluate, "accuracy", record)
+        for stage in stages(ablation):
+            torch.manual_seed(0)
+            train, test = (
+                augment_of(spec, section)
+                for section in (spec["evaluate"][stage]["augment"], spec["data"]["test_augment"])
+            )
+            source = Splits(pictures(), pictures(), pictures(), "noise")
+            evaluation_of(spec, stage)(encoder_of(spec), source, train, test, Runtime(0))
+    return found
+
+
+def data(ablation: Ablation, spec: Spec) -> tuple[int, str]:
+    """Classes and first test picture of the data that evaluations read, and of what size the encoder is."""
+    classes, size = spec["evaluate_data"]["classes"], str(spec["model"]["encoder"])
+    if spec["scale"] == "paper":  # the pictures are not here
+        return classes, size
+    first = splits_of(spec, Path("unused"), "evaluate_data").test.batches([torch.arange(4)], torch.device("cpu"))
+    return classes, digest(next(iter(first)).images) + size
+
+
+OBSERVED: dict[str, Callable[[Ablation, Spec], Any]] = {
+    f.__name__: f
+    for f in (visible, mask, parameters, steps, batch, target, trained, origin, averaged, data, loss, weights)
+}
+
+
+def test_every_table_is_held_to_facts() -> None:
+    assert set(NAMES) == set(FACTS) == set(TOLD_BY)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_values_are_those_of_the_paper(name: str) -> None:
+    rows = load_ablation(name).rows.values()
+    stated = {row.label: {key: value for key, value in row.paper.items() if value is not None} for row in rows}
+    assert {label: cells for label, cells in stated.items() if cells} == FACTS[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_values_satisfy_every_claim(name: str) -> None:
+    ablation = load_ablation(name)
+    assert ablation.claims
+    assert [text for text in ablation.claims if parse_claim(text, ablation).paper is not True] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_base_chooses_groups_only(name: str) -> None:
+    base = load_ablation(name).base
+    assert {override.partition("=")[0] for overrides in base.values() for override in overrides} <= set(groups())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_can_be_built_and_is_told_from_the_default_row(name: str, scale: str) -> None:
+    ablation = load_ablation(name)
+    rows = rows_at(ablation, scale)
+    jobs = {row.label: jobs_of(ablation, row.label, scale) for row in rows}
+    check(job for of_row in jobs.values() for job in of_row)
+
+    fingerprints = {label: tuple(job.fingerprint for job in of_row) for label, of_row in jobs.items()}
+    assert len(set(fingerprints.values())) == len(rows)
+
+    default = ablation.default or (rows[0].label if rows else "")
+    for observable in TOLD_BY[name]:
+        if observable in ("loss", "weights") and scale != "smoke":
+            continue
+        observe = OBSERVED[observable]
+        usual = observe(ablation, spec(name, default, scale)) if rows else None
+        same = [r.label for r in rows if r.label != default and observe(ablation, spec(name, r.label, scale)) == usual]
+        assert same == [], f"{observable} of these rows is that of the default row"
+
+
+def test_built_in_transfer_is_told_from_the_data_of_pretraining() -> None:
+    ablation = load_ablation("transfer")
+    moved = spec("transfer", "photographs, default encoder", "smoke")
+    at_home = {**moved, "evaluate_data": moved["data"]}
+    for choice in (moved, at_home):
+        assert choice["evaluate_data"]["input_size"] == moved["data"]["input_size"]
+    assert moved["evaluate_data"]["classes"] != at_home["evaluate_data"]["classes"]
+    needs = [[job.needs for job in row_jobs(s, stages(ablation)) if job.needs] for s in (moved, at_home)]
+    assert needs[0] == needs[1]  # one pre-training serves both
+    assert row_jobs(moved, stages(ablation))[-1].fingerprint != row_jobs(at_home, stages(ablation))[-1].fingerprint
+
+
+def test_fingerprint_is_the_same_in_another_process() -> None:
+    code = (
+        "from experiments.spec import load_ablation, spec_of; from experiments.plan import row_jobs;"
+        "a = load_ablation('mask_sampling'); s = spec_of(a, a.rows['block 50'], 'desk', 0);"
+        "print(*(j.fingerprint for j in row_jobs(s, ['finetune', 'linear'])))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    here = row_jobs(spec("mask_sampling", "block 50", "desk"), ["finetune", "linear"])
+    assert ran.stdout.split() == [job.fingerprint for job in here]
+
+
+def test_identity_names_the_content_of_a_folder_and_not_its_place(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        for split in ("train", "test"):
+            (tmp_path / place / split / "cat").mkdir(parents=True)
+            (tmp_path / place / split / "cat" / "1.png").write_bytes(b"picture")
+    here, there = ({"source": {"root": str(tmp_path / place)}, "flip": True} for place in ("here", "there"))
+    assert portable(here) == portable(there) != here
+    assert portable(here)["flip"] is True
+    (tmp_path / "other" / "train" / "dog").mkdir(parents=True)
+    (tmp_path / "other" / "train" / "dog" / "1.png").write_bytes(b"picture")
+    assert portable({"source": {"root": str(tmp_path / "other")}, "flip": True}) != portable(here)
+
+
+def test_identity_names_the_content_of_a_file_and_not_its_place(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"other" if name == "c" else b"weights")
+    a, b, c = (portable([{"path": str(tmp_path / name)}]) for name in ("a", "b", "c"))
+    assert a == b != c

@@ -1,0 +1,76 @@
+"""Imports follow the way of the data, and heavy libraries stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in the file (type-checking blocks left out)."""
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def files(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found
+    return found
+
+
+def users_of(module: str) -> set[str]:
+    """Files of the project that import ``module`` or something in it."""
+    return {
+        path.relative_to(ROOT).as_posix()
+        for package in ("mae", "experiments", "reports")
+        for path in files(package)
+        if any(name == module or name.startswith(f"{module}.") for name in imports(path))
+    }
+
+
+@pytest.mark.parametrize("module", ["hydra", "omegaconf", "mlflow", "optuna", "pandas", "experiments", "reports"])
+def test_the_core_does_not_know_where_it_is_run(module: str) -> None:
+    assert not {path for path in users_of(module) if path.startswith("mae/")}
+
+
+@pytest.mark.parametrize("module", ["torch", "mae", "timm"])
+def test_reports_need_neither_torch_nor_the_core(module: str) -> None:
+    assert not {path for path in users_of(module) if path.startswith("reports/")}
+
+
+@pytest.mark.parametrize(("module", "limit"), [("mlflow", 1), ("optuna", 1), ("submitit", 1)])
+def test_one_file_at_most_imports_each_service(module: str, limit: int) -> None:
+    assert len(users_of(module)) <= limit
+
+
+def test_only_the_commands_of_experiments_reach_for_reports() -> None:
+    assert {path for path in users_of("reports") if path.startswith("experiments/")} <= {
+        "experiments/run.py",
+        "experiments/search.py",
+    }
+
+
+@pytest.mark.parametrize("heavy", ["torch", "mlflow", "pandas"])
+def test_help_loads_nothing_heavy(heavy: str) -> None:
+    code = f"import sys, experiments.run as r; r.main(['--help']); assert {heavy!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
