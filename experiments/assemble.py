@@ -17,7 +17,8 @@ from experiments.plan import PRETRAIN, Job, data_section
 from experiments.spec import Spec, SpecError
 from mae.data.augment import Augment, Compose, Normalise
 from mae.data.folder import staged
-from mae.data.source import Splits
+from mae.data.shifts import Shift
+from mae.data.source import Shifted, Splits
 from mae.flops import decoder_width
 from mae.grid import Grid
 from mae.masking import Strategy
@@ -100,7 +101,20 @@ def data_of(spec: Spec, stage: str, cache: Path) -> tuple[Splits, Augment, Augme
     pretrain, _ = staged(splits.pretrain, view)
     train, train_augment = staged(splits.train, view)
     test, test_augment = staged(splits.test, Compose((make(data["test_augment"]), normalise)))
-    return replace(splits, pretrain=pretrain, train=train, test=test), train_augment, test_augment
+    shifts = {
+        name: tuple(
+            Shifted(*staged(part.source, Compose((part.augment, normalise))), part.among)
+            for part in shift(splits.test, make(data["test_augment"]))
+        )
+        for name, shift in shifts_of(data).items()
+    }
+    splits = replace(splits, pretrain=pretrain, train=train, test=test, shifts=shifts)
+    return splits, train_augment, test_augment
+
+
+def shifts_of(data: dict[str, Any]) -> dict[str, Shift]:
+    """The shifted test sets that a section of data names, none for most."""
+    return {name: make(section) for name, section in data.get("shifts", {}).items()}
 
 
 @lru_cache(maxsize=2)
@@ -131,6 +145,7 @@ def check(jobs: Iterable[Job]) -> None:
                     classes = spec["evaluate_data"]["classes"]
                     evaluation_of(spec, job.stage).classifier(encoder_of(spec), classes)
                     augment_of(spec, spec["evaluate"][job.stage]["augment"])
+                    shifts_of(spec["evaluate_data"])
                 augment_of(spec, spec[data_section(job.stage)]["test_augment"])
         except (ValueError, TypeError) as error:
             raise SpecError(f"{job.name}: {error}") from error

@@ -90,7 +90,7 @@ def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, workers: in
         def progress(flops: float, words: str) -> None:
             if words:
                 bar.set_postfix_str(words, refresh=False)
-            bar.update(flops)
+            bar.update(min(flops, total - bar.n))  # rounding must not carry the bar past its end
 
         def begin(job: Job) -> None:
             bar.set_description(job.name, refresh=False)
@@ -99,7 +99,7 @@ def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, workers: in
         if workers <= 1:
             _work(jobs, tracker, machine, since, display)
         else:
-            _share(jobs, tracker, machine, since, workers, display)
+            _share(longest_first(jobs), tracker, machine, since, workers, display)
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left{postfix}"
@@ -112,6 +112,15 @@ class Display:
     begin: Callable[[Job], None]
     progress: Progress
     skip: Callable[[Job], None]
+
+
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs by the work that hangs together with them, most first: no long row is left to one worker at the end."""
+    chain: dict[str, float] = {}
+    for job in jobs:
+        name = job.needs or job.fingerprint
+        chain[name] = chain.get(name, 0.0) + job.flops
+    return sorted(jobs, key=lambda job: -chain[job.needs or job.fingerprint])
 
 
 def _work(jobs: Sequence[Job], tracker: Tracker, machine: Machine, since: float, display: Display) -> None:

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from experiments.spec import Ablation, Row, Spec, fingerprint, spec_of
+from experiments.spec import Ablation, Row, Spec, SpecError, fingerprint, spec_of
 from mae import NUMERICS
 from mae.data.listing import listing_digest
 from mae.flops import classify_flops, num_keep, pretrain_flops
@@ -23,11 +23,12 @@ PRETRAIN_SECTIONS = ("model", "data", "mask", "target", "objective", "augment", 
 
 @dataclass(frozen=True)
 class Cell:
-    """Where a result belongs: a row of a table, for one seed."""
+    """Where a result belongs: a row of a table, for one seed; ``paper`` says where that table is published."""
 
     table: str
     row: str
     seed: int
+    paper: str = ""
 
 
 @dataclass
@@ -119,6 +120,7 @@ def plan(
     jobs: dict[str, Job] = {}
     for seed in range(seeds):
         for ablation in ablations:
+            paper = f"arXiv {ablation.paper['arxiv']}, {ablation.paper['where']}"
             stages = list(dict.fromkeys(column.stage for column in ablation.columns.values()))
             for row in ablation.rows.values():
                 if (rows and row.label not in rows) or not exists(row, scale):
@@ -128,7 +130,7 @@ def plan(
                     reported = job.reported
                     job = jobs.setdefault(job.fingerprint, job)
                     job.reported |= reported
-                    job.cells.append(Cell(table_name(ablation.name, variant), row.label, seed))
+                    job.cells.append(Cell(table_name(ablation.name, variant), row.label, seed, paper))
     return list(jobs.values())
 
 
@@ -173,7 +175,10 @@ def _samples_seen(recipe: dict[str, Any], samples: int) -> float:
 
 def _pretrain_flops(spec: Spec) -> float:
     patches, patch_dim = _patches(spec)
-    visible = num_keep(patches, spec["mask"]["ratio"], spec["mask"]["rounding"])
+    try:
+        visible = num_keep(patches, spec["mask"]["ratio"], spec["mask"]["rounding"])
+    except ValueError as error:
+        raise SpecError(str(error)) from error
     forward = pretrain_flops(spec["model"], patches, visible, patch_dim)
     return 3 * forward * _samples_seen(spec["pretrain"], spec["data"]["samples"]["pretrain"])
 
@@ -181,9 +186,16 @@ def _pretrain_flops(spec: Spec) -> float:
 def _evaluate_flops(spec: Spec, stage: str) -> float:
     """A frozen encoder costs one forward pass a picture; a trained one costs three."""
     forward = classify_flops(spec["model"], *_patches(spec))
-    samples = spec[data_section(stage)]["samples"]
-    protocol = spec["evaluate"][stage]["protocol"]
-    seen = float(samples["train"])
+    data = spec[data_section(stage)]
+    samples, protocol = data["samples"], spec["evaluate"][stage]["protocol"]
+    seen, tested = float(samples["train"]), samples["test"]
     if "recipe" in protocol and not protocol.get("cached"):
         seen = _samples_seen(protocol["recipe"], samples["train"]) * (3 if "FineTune" in protocol["_target_"] else 1)
-    return forward * (seen + samples["test"])
+    if "FineTune" in protocol["_target_"]:
+        tested += sum(_shifted(shift, samples["test"]) for shift in data.get("shifts", {}).values())
+    return forward * (seen + tested)
+
+
+def _shifted(shift: dict[str, Any], test: int) -> int:
+    """Pictures of a shifted test set: its own, or all of the test set for each of its changes."""
+    return shift["samples"] if "samples" in shift else len(shift["changes"]) * test

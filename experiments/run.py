@@ -177,14 +177,25 @@ def show(ablations: Sequence[Ablation], options: Options, local: pd.DataFrame, e
     from reports.collect import EVIDENCE, collect
     from reports.tables import render_text
 
-    merged = collect(EVIDENCE, local)
     variant = variant_of(options.overrides)
+    merged = up_to_date(collect(EVIDENCE, local), ablations, options)
     for ablation in ablations:
         print(render_text(ablation, merged, options.scale, variant, elapsed))
     build([ablation.name for ablation in ablations], merged, options.report_dir)
     names = ", ".join(table_name(ablation.name, variant) for ablation in ablations)
     print(f"\nwritten: {options.report_dir}/tables and figures ({names}); index: {options.report_dir}/index.html")
     print(f"runs: mlflow ui --backend-store-uri {_uri(options.out)}")
+
+
+def up_to_date(merged: pd.DataFrame, ablations: Sequence[Ablation], options: Options) -> pd.DataFrame:
+    """``merged`` without what earlier specs measured in these tables, so that no table mixes two versions of a row."""
+    if merged.empty:
+        return merged
+    seeds = max(options.seeds, int(merged["seed"].max()) + 1)
+    now = {job.fingerprint for job in plan(ablations, options.scale, seeds, options.overrides)}
+    here = merged["ablation"].isin([ablation.name for ablation in ablations]) & (merged["scale"] == options.scale)
+    here &= merged["variant"] == variant_of(options.overrides)
+    return merged[~here | merged["fingerprint"].isin(now)]
 
 
 def _uri(out: Path) -> str:

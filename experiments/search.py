@@ -49,9 +49,9 @@ from experiments.space import Search, Space, load_search, search_names, space_of
 from experiments.spec import SpecError, fingerprint, groups, nearest  # noqa: E402
 
 if TYPE_CHECKING:
-    from experiments.work import Machine
     from experiments.study import Claim, Result, Study
     from experiments.tracking import Tracker
+    from experiments.work import Machine
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -161,7 +162,7 @@ def groups() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
         group = path.parent.relative_to(CONF).as_posix()
-        if group not in (".", "ablation"):
+        if group not in (".", "ablation", "search"):
             found.setdefault(group, []).append(path.stem)
     return found
 
@@ -196,10 +197,18 @@ def _check_names(override: str) -> None:
 
 
 def spec_of(ablation: Ablation, row: Row, scale: str, seed: int, overrides: Sequence[str] = ()) -> Spec:
-    """The resolved spec of one row: scale, then the table's base, the row, the seed, and last the user's overrides."""
-    layers = [f"scale={scale}", *at_scale(ablation.base, scale), *at_scale(row.set, scale), f"seed={seed}", *overrides]
+    """The resolved spec of one row: scale, then the table's base, the row, the user's overrides, and last the seed."""
+    if any(override.partition("=")[0] == "seed" for override in overrides):
+        raise SpecError("seed is set by the plan: seeds=N runs seeds 0 to N - 1")
+    layers = [f"scale={scale}", *at_scale(ablation.base, scale), *at_scale(row.set, scale), *overrides]
     check_overrides(scale, overrides)
-    return compose(_last_group_wins(layers))
+    # composing takes most of the time of a plan, and nothing in a spec refers to the seed
+    return {**copy.deepcopy(_composed(tuple(_last_group_wins(layers)))), "seed": seed}
+
+
+@lru_cache(maxsize=1024)
+def _composed(overrides: tuple[str, ...]) -> Spec:
+    return compose(overrides)
 
 
 def _last_group_wins(overrides: Sequence[str]) -> list[str]:

@@ -23,9 +23,25 @@ EXPERIMENT = "masked-autoencoders"
 #: Tags that place a run in a table: ``table.<ablation>[--<variant>] = <row>``, one for each table it serves.
 TABLE_TAG = "table."
 
+# MLflow's keys hold letters, digits and _ - . : / and space; names of tables also hold these, for the user's overrides
+_TO_KEY = str.maketrans("=+,", ":/ ")
+_FROM_KEY = str.maketrans(":/ ", "=+,")
+
 COLUMNS = ["ablation", "variant", "row", "seed", "scale", "metric", "value", "fingerprint", "run_id"]
 
 T = TypeVar("T")
+
+
+def table_tag(table: str) -> str:
+    """The key of the tag that places a run in a table."""
+    return TABLE_TAG + table.translate(_TO_KEY)
+
+
+def tables_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tables that a run serves, and its row in each."""
+    return {
+        key.removeprefix(TABLE_TAG).translate(_FROM_KEY): row for key, row in tags.items() if key.startswith(TABLE_TAG)
+    }
 
 
 class TrackingError(RuntimeError):
@@ -107,7 +123,8 @@ class Tracker:
                 found = self.client.get_experiment_by_name(EXPERIMENT)
                 if found is None:
                     location = (out.resolve() / "artifacts").as_uri() if _database(uri) else None
-                    self.experiment = self.client.create_experiment(EXPERIMENT, artifact_location=location)
+                    kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
+                    self.experiment = self.client.create_experiment(EXPERIMENT, location, kind)
                 else:
                     self.experiment = found.experiment_id
         except (MlflowException, OSError) as error:
@@ -130,8 +147,8 @@ class Tracker:
     def place(self, run: Run, cells: Mapping[str, str]) -> None:
         """Tag a finished run with the tables it serves (``{table: row}``)."""
         for table, row in cells.items():
-            if run.data.tags.get(TABLE_TAG + table) != row:
-                _patient(lambda t=table, r=row: self.client.set_tag(run.info.run_id, TABLE_TAG + t, r))  # type: ignore[misc]
+            if run.data.tags.get(table_tag(table)) != row:
+                _patient(lambda t=table, r=row: self.client.set_tag(run.info.run_id, table_tag(t), r))  # type: ignore[misc]
 
     def displace(self, run: Run, now: Mapping[tuple[str, str, int, str, str], str]) -> None:
         """Take a run out of cells whose spec has changed since.
@@ -139,11 +156,10 @@ class Tracker:
         ``now`` holds the fingerprint of each cell, by (table, row, seed, stage, scale).
         """
         tags = run.data.tags
-        for key, row in tags.items():
-            if key.startswith(TABLE_TAG):
-                cell = (key.removeprefix(TABLE_TAG), row, int(tags["seed"]), tags["stage"], tags["scale"])
-                if now.get(cell, tags["fingerprint"]) != tags["fingerprint"]:
-                    _patient(lambda k=key: self.client.delete_tag(run.info.run_id, k))  # type: ignore[misc]
+        for table, row in tables_of(tags).items():
+            cell = (table, row, int(tags["seed"]), tags["stage"], tags["scale"])
+            if now.get(cell, tags["fingerprint"]) != tags["fingerprint"]:
+                _patient(lambda t=table: self.client.delete_tag(run.info.run_id, table_tag(t)))  # type: ignore[misc]
 
     def open(self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Record:
         """Start the run of a fingerprint, or take up the one that an earlier attempt left."""
@@ -245,8 +261,7 @@ def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFra
     lines = []
     for run in tracker.runs("attributes.status = 'FINISHED'"):
         tags = run.data.tags
-        tables = {key.removeprefix(TABLE_TAG): row for key, row in tags.items() if key.startswith(TABLE_TAG)}
-        for table, row in tables.items():
+        for table, row in tables_of(tags).items():
             ablation, _, variant = table.partition("--")
             if wanted is not None and ablation not in wanted:
                 continue

@@ -23,8 +23,8 @@ from experiments.assemble import (
 )
 from experiments.pictures import save_pictures
 from experiments.plan import PRETRAIN, Job, data_section
-from experiments.spec import flatten, load_ablation
-from experiments.tracking import Record, Tracker
+from experiments.spec import flatten
+from experiments.tracking import Record, Tracker, table_tag
 from mae.train.checkpoint import CheckpointError, Checkpoints
 from mae.train.loop import Runtime
 from mae.train.machine import best_precision, environment, peak_memory_gb, reset_peak_memory
@@ -112,8 +112,8 @@ def _pretrain(job: Job, machine: Machine, runtime: Runtime, record: Record) -> d
     batch = next(iter(splits.test.batches([torch.arange(min(8, len(splits.test)))], machine.device)))
     clips = view(batch.images, torch.Generator(machine.device))
     pictures = reconstruct(model, clips, mask, seed=0)
-    folder = machine.out / "pictures"
-    record.picture(save_pictures(pictures, spec, folder / f"{job.fingerprint}.png"))
+    folder = machine.out / "pictures" / job.fingerprint
+    record.picture(save_pictures(pictures, spec, folder / "reconstructions.png"))
     return {
         "loss": fitted.loss,
         "seconds": fitted.seconds,
@@ -147,18 +147,16 @@ def _steps(job: Job) -> int:
 
 def _tags(job: Job) -> dict[str, str]:
     cell = job.cells[0]
-    ablation = cell.table.partition("--")[0]
-    paper = load_ablation(ablation).paper
     return {
-        "ablation": ablation,
-        "paper": f"arXiv {paper['arxiv']}, {paper['where']}",
+        "ablation": cell.table.partition("--")[0],
+        "paper": cell.paper,
         "row": cell.row,
         "seed": str(job.spec["seed"]),
         "stage": job.stage,
         "scale": job.spec["scale"],
         "fingerprint": job.fingerprint,
         "pretraining": job.needs or "none",
-        **{f"table.{cell.table}": cell.row for cell in job.cells},
+        **{table_tag(cell.table): cell.row for cell in job.cells},
     }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from mae.data.augment import Augment
 
 
 class DataError(ValueError):
@@ -60,14 +63,27 @@ class Images:
             )
 
 
+class Shifted(NamedTuple):
+    """Pictures to test on besides the test set, and what is done to a batch of them on the device.
+
+    ``among: (K,)`` int64 are the classes that occur in them, ascending: predictions are made among those. None for all.
+    """
+
+    source: Source
+    augment: Augment
+    among: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Splits:
     """What a study needs of one data set: unlabelled pictures, labelled ones, and held-out ones.
 
-    ``identity`` is the data's contribution to a run's fingerprint: name, version, sizes.
+    ``identity`` is the data's contribution to a run's fingerprint: name, version, sizes. ``shifts`` are the shifted
+    test sets of a study of robustness by name, each in parts that count alike.
     """
 
     pretrain: Source
     train: Source
     test: Source
     identity: str
+    shifts: Mapping[str, tuple[Shifted, ...]] = field(default_factory=dict)

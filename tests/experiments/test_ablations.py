@@ -21,6 +21,7 @@ from experiments.assemble import (
     augment_of,
     autoencoder_of,
     check,
+    data_of,
     encoder_of,
     evaluation_of,
     grid_of,
@@ -55,6 +56,7 @@ TOLD_BY = {
     "scratch_ema": ("averaged", "weights"),
     "model_size": ("origin",),
     "transfer": ("data",),
+    "robustness": ("origin",),
 }
 
 
@@ -65,6 +67,8 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     weights.write_bytes(b"stand-in")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("IMAGENET", "CIFAR10", "INAT2017", "INAT2018", "INAT2019", "PLACES205", "PLACES365"):
+            patch.delenv(name, raising=False)
+        for name in ("IMAGENET_C", "IMAGENET_A", "IMAGENET_R", "IMAGENET_SKETCH"):
             patch.delenv(name, raising=False)
         patch.setenv("DALLE_ENCODER", str(weights))
         yield
@@ -256,6 +260,29 @@ def test_built_in_transfer_is_told_from_the_data_of_pretraining() -> None:
     needs = [[job.needs for job in row_jobs(s, stages(ablation)) if job.needs] for s in (moved, at_home)]
     assert needs[0] == needs[1]  # one pre-training serves both
     assert row_jobs(moved, stages(ablation))[-1].fingerprint != row_jobs(at_home, stages(ablation))[-1].fingerprint
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_shifts_change_the_name_and_the_cost_of_an_evaluation_and_not_of_its_pretraining(scale: str) -> None:
+    shifted = spec("robustness", "MAE ViT-L", scale)
+    plain = {**shifted, "evaluate_data": shifted["data"]}
+    assert "shifts" not in shifted["data"]  # so that no other table's run has another name for them
+    (source, tested), (same, usual) = (row_jobs(s, ["finetune"]) for s in (shifted, plain))
+    assert source.fingerprint == same.fingerprint
+    assert tested.fingerprint != usual.fingerprint
+    assert tested.flops > usual.flops
+
+
+@pytest.mark.parametrize("scale", ["smoke", "desk"])
+def test_every_shift_reaches_the_evaluation_and_no_two_parts_are_alike(scale: str, tmp_path: Path) -> None:
+    shifted = spec("robustness", "MAE ViT-L", scale)
+    small = {**shifted["evaluate_data"]["source"], "pretrain": 16, "train": 16, "test": 16}
+    sections = {name: {**shifted[name], "source": small} for name in ("data", "evaluate_data")}
+    splits, _, view = data_of({**shifted, **sections}, "finetune", tmp_path)
+    assert set(splits.shifts) == {"corruption", "rendition", "sketch"}
+    pixels = next(iter(splits.test.batches([torch.arange(8)], torch.device("cpu")))).images
+    seen = [digest(part.augment(pixels, Generator())) for parts in splits.shifts.values() for part in parts]
+    assert len({*seen, digest(view(pixels, Generator()))}) == 1 + len(seen) == 16
 
 
 def test_fingerprint_is_the_same_in_another_process() -> None:

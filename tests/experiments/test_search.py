@@ -72,7 +72,9 @@ class Executor:
         if error := self.stop(len(self.calls)):
             raise error
         for job in jobs:
-            record = tracker.open(job.name, execution._tags(job), {})
+            facts = {"stage": job.stage, "scale": job.spec["scale"], "seed": str(job.spec["seed"])}
+            tables = {f"table.{cell.table}": cell.row for cell in job.cells}
+            record = tracker.open(job.name, {**facts, **tables, "fingerprint": job.fingerprint}, {})
             record.finish({f"{job.stage}/top1": accuracy(job.spec["mask"]["ratio"], job.spec["seed"])}, {})
 
     @property

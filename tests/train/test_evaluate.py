@@ -17,11 +17,11 @@ from torch import Generator, Tensor, nn
 from mae.classifier import Classifier
 from mae.data.augment import Augment, CenterCrop, Compose, Normalise
 from mae.data.rand_augment import rand_augmented_crop
-from mae.data.source import Images, Splits
+from mae.data.source import Images, Shifted, Splits
 from mae.grid import Grid
 from mae.model import Encoder, Transformer
 from mae.train.checkpoint import Checkpoints
-from mae.train.evaluate import FineTune, LinearProbe, NearestNeighbours, accuracy, features
+from mae.train.evaluate import FineTune, LinearProbe, NearestNeighbours, accuracy, features, robustness
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 
@@ -95,6 +95,45 @@ def test_a_fine_tuned_model_is_tested_on_the_test_set_alone() -> None:
     shifted = long(encoder(), replace(SPLITS, test=wrong), VIEW, VIEW, runtime())["top1"]
     assert right > 80
     assert shifted < 20
+
+
+def test_shifted_sets_are_tested_and_change_nothing_else() -> None:
+    wrong = replace(TEST, labels=(TEST.labels + 1) % 4)
+    shifts = {"same": (Shifted(TEST, VIEW),), "half": (Shifted(TEST, VIEW), Shifted(wrong, VIEW))}
+    found = []
+    for splits in (SPLITS, replace(SPLITS, shifts=shifts)):
+        torch.manual_seed(1)
+        found.append(replace(FINE_TUNE, ema=0.5)(encoder(), splits, VIEW, VIEW, runtime()))
+    plain, shifted = found
+    assert shifted["top1"] == shifted["top1_same"] == plain["top1"]
+    assert shifted.keys() - plain.keys() == {"top1_same", "error_same", "top1_half", "error_half"}
+    assert shifted["top1_half"] < shifted["top1_same"]
+    assert shifted["error_half"] == 100 - shifted["top1_half"]
+
+
+class Constant(nn.Module):
+    """Gives every picture the same scores."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__()
+        self.scores = torch.tensor(scores)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scores.expand(len(images), -1)
+
+
+def test_predictions_are_made_among_the_classes_that_a_set_has() -> None:
+    some = Images(TEST.pixels[:4], torch.tensor([1, 3, 3, 3]), TEST.classes)
+    model = Constant(9.0, 1.0, 8.0, 2.0)
+    assert accuracy(model, some, VIEW, runtime()) == 0
+    assert accuracy(model, some, VIEW, runtime(), among=torch.tensor([1, 3])) == 75
+
+
+def test_the_parts_of_a_shifted_set_count_alike_whatever_their_sizes() -> None:
+    big = Images(TEST.pixels[:8], torch.zeros(8, dtype=torch.int64), TEST.classes)
+    small = Images(TEST.pixels[:2], torch.ones(2, dtype=torch.int64), TEST.classes)
+    parts = {"fog": (Shifted(big, VIEW), Shifted(small, VIEW))}
+    assert robustness(Constant(1.0, 0.0, 0.0, 0.0), parts, runtime()) == {"top1_fog": 50.0, "error_fog": 50.0}
 
 
 @pytest.mark.parametrize(
