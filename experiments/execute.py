@@ -25,6 +25,7 @@ from experiments.plan import PRETRAIN, Job
 from experiments.spec import SpecError
 from experiments.tracking import Tracker, locked
 from experiments.work import Machine, Progress
+from mae.train.checkpoint import CheckpointError
 
 
 class JobFailed(RuntimeError):
@@ -71,10 +72,13 @@ def preflight(jobs: Sequence[Job], machine: Machine) -> None:
             f"the disk of {machine.out} has {free / 1e6:.0f} MB free and these runs need {need / 1e6:.0f} MB; "
             f"free some space or choose another out=PATH"
         )
-    for job in jobs:
-        machine.checkpoints(job).load(torch.device("cpu"))
-    for needed in {job.needs for job in jobs if job.needs and job.needs not in sizes}:
-        machine.weights(needed).load(torch.device("cpu"))
+    try:
+        for job in jobs:
+            machine.checkpoints(job).load(torch.device("cpu"))
+        for needed in {job.needs for job in jobs if job.needs and job.needs not in sizes}:
+            machine.weights(needed).load(torch.device("cpu"))
+    except CheckpointError as error:
+        raise SpecError(str(error)) from error
 
 
 def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, workers: int = 1, again: bool = False) -> None:

@@ -84,20 +84,30 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def load(self, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last good checkpoint, None if there is none; CheckpointError if what is there is damaged."""
-        if not self.index.exists():
-            return None
-        try:
-            index = json.loads(self.index.read_bytes())
-            path = self.folder / index["file"]
-            if _digest(path) != index["digest"]:
-                raise CheckpointError(f"{path.name} does not have the digest that {self.index.name} states")
-            return load_file(path, device=str(device)), index["state"]
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError, CheckpointError) as error:
-            raise CheckpointError(
-                f"damaged checkpoint in {self.folder}: {error}; delete that folder to train this run again from its "
-                f"beginning (no other run is touched)"
-            ) from error
+        """The last good checkpoint, None if there is none; CheckpointError if what is there is damaged.
+
+        Another process may replace a checkpoint while it is read: what the index names by then is read instead.
+        """
+        while True:
+            try:
+                index = self.index.read_bytes()
+            except FileNotFoundError:
+                return None
+            try:
+                return self._read(index, device)
+            except (OSError, KeyError, TypeError, ValueError, SafetensorError, CheckpointError) as error:
+                if self.index.exists() and self.index.read_bytes() == index:
+                    raise CheckpointError(
+                        f"damaged checkpoint in {self.folder}: {error}; delete that folder to train this run again "
+                        f"from its beginning (no other run is touched)"
+                    ) from error
+
+    def _read(self, index: bytes, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        stated = json.loads(index)
+        path = self.folder / stated["file"]
+        if _digest(path) != stated["digest"]:
+            raise CheckpointError(f"{path.name} does not have the digest that {self.index.name} states")
+        return load_file(path, device=str(device)), stated["state"]
 
     def clear(self) -> None:
         """Remove the checkpoints of a training whose result is safe."""

@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_trained(
     folder = out / "checkpoints" / job.fingerprint
     folder.mkdir(parents=True)
     (folder / "checkpoint.json").write_text("{")
-    assert main(out, *SMOKE, "row=2") == 1
+    assert main(out, *SMOKE, "row=2") == 2
     assert "damaged checkpoint" in capsys.readouterr().err
     assert not list(Tracker(tracking_uri(out), out).runs(""))
 

@@ -123,3 +123,23 @@ def test_the_order_is_a_function_of_the_step() -> None:
 def test_seeds_of_different_streams_and_steps_differ() -> None:
     seeds = {seed_of(s, stream, i) for s in range(3) for stream in ("order", "step") for i in range(100)}
     assert len(seeds) == 600
+
+
+def test_a_checkpoint_replaced_while_it_is_read_is_read_in_its_new_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = Checkpoints(tmp_path, every=0.0), Checkpoints(tmp_path, every=0.0)
+    writer.save({"x": torch.ones(3)}, {"step": 1})
+    read = Checkpoints._read
+    replaced = []
+
+    def slow_read(self: Checkpoints, index: bytes, device: torch.device) -> object:
+        if not replaced:
+            replaced.append(True)
+            writer.save({"x": torch.zeros(3)}, {"step": 2})
+        return read(self, index, device)
+
+    monkeypatch.setattr(Checkpoints, "_read", slow_read)
+    found = reader.load(torch.device("cpu"))
+    assert found is not None
+    assert found[1]["step"] == 2
