@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import sqlite3
@@ -277,8 +276,3 @@ def results_of(run: Run) -> dict[str, float]:
     """The results of a finished run: ``<stage>/<name>`` to value."""
     stage = run.data.tags["stage"]
     return {key: value for key, value in run.data.metrics.items() if key.startswith(f"{stage}/")}
-
-
-def to_json(value: Any) -> str:
-    """A compact text for a tag."""
-    return json.dumps(value, sort_keys=True)

@@ -23,7 +23,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def out(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An output folder whose artifacts stay in it."""
+    """An output folder of the test's own; artifacts of its runs lie beside the template."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "out"
     folder.mkdir()
