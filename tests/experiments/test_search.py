@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,23 +24,6 @@ from mae.train.loop import NotFinite
 
 RATIO = Parameter("mask.ratio", 0.1, 0.95, "masking ratio")
 Stop = Callable[[int], BaseException | None]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty tracking database: making one takes seconds, copying it none."""
-    out = tmp_path_factory.mktemp("template")
-    Tracker(f"sqlite:///{out / 'mlflow.db'}", out)
-    return out / "mlflow.db"
-
-
-@pytest.fixture
-def out(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = tmp_path / "out"
-    folder.mkdir()
-    shutil.copy(database, folder / "mlflow.db")
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
