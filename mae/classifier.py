@@ -22,12 +22,14 @@ class Classifier(nn.Module):
     """Pooled encoder features and a linear head: ``model(clips)`` is ``(B, classes)``.
 
     ``pooling="mean"`` averages the patch tokens, ``"class"`` takes the class token. ``tuned_blocks`` says how much of
-    the encoder is trained (MAE Sec. 4.3): None all of it, positions included; 0 nothing; 0.5 the MLP half of the last
+    the encoder is trained (MAE Sec. 4.3): None all of it, with the positions; 0 nothing; 0.5 the MLP half of the last
     block; n the last n blocks. The final norm is tuned with them; everything before is frozen and stays in eval mode.
 
     The pre-trained final norm is used wherever it was trained: before pooling when the encoder is frozen or the class
     token is read. Mean pooling with tuned blocks normalises after pooling instead, with a norm of its own (the
-    repository's ``fc_norm``). ``batch_norm`` puts a BatchNorm without affine parameters before the head (MAE Table 10).
+    repository's ``fc_norm``). ``batch_norm`` puts a BatchNorm without affine parameters before the head (MAE Table 10),
+    ``dropout`` zeroes that share of what enters the head. ``tune_positions=False`` leaves the positions fixed, as
+    VideoMAE does.
     ValueError on a pooling or a number of tuned blocks that this encoder does not have.
     """
 
@@ -39,7 +41,9 @@ class Classifier(nn.Module):
         pooling: str = "mean",
         tuned_blocks: float | None = None,
         batch_norm: bool = False,
+        dropout: float = 0.0,
         head_std: float = 2e-5,
+        tune_positions: bool = True,
     ) -> None:
         super().__init__()
         if pooling not in ("mean", "class"):
@@ -53,16 +57,16 @@ class Classifier(nn.Module):
             encoder.norm, norm = nn.Identity(), LayerNorm(width)  # type: ignore[assignment]
         if batch_norm:
             norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
-        self.norm = norm
+        self.norm, self.dropout = norm, nn.Dropout(dropout)
         self.head = nn.Linear(width, classes)
         trunc_normal_(self.head.weight, std=head_std)
         nn.init.zeros_(self.head.bias)
-        if tuned_blocks is None:
-            # fine-tuning also tunes the positions, as the released code does
+        if tuned_blocks is None and tune_positions:
+            # MAE's fine-tuning also tunes the positions, as the released code does
             table = encoder.positions
             del encoder.positions
             encoder.positions = nn.Parameter(table.clone())
-        else:
+        elif tuned_blocks is not None:
             tuned = self._tuned()
             encoder.requires_grad_(False)
             for module in tuned:
@@ -107,7 +111,7 @@ class Classifier(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """``features: (B, D)`` to logits ``(B, classes)``; what a probe on cached features trains."""
-        logits: Tensor = self.head(self.norm(features))
+        logits: Tensor = self.head(self.dropout(self.norm(features)))
         return logits
 
     def layer_of(self, name: str) -> int:

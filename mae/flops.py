@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -13,8 +14,37 @@ def transformer_flops(tokens: float, width: int, depth: int, mlp_ratio: float = 
     return depth * (projections + attention)
 
 
-def pretrain_flops(model: Mapping[str, Any], patches: int, visible: int, patch_dim: int) -> float:
-    """Forward FLOPs of one masked clip: encoder over what it sees (all with ``mask_tokens``), decoder over all."""
+def visible(mask: Mapping[str, Any], slots: int, plane: int) -> int:
+    """How many of ``slots * plane`` patches the strategy of a ``mask`` section keeps, ``plane`` of them to a slot.
+
+    A tube is counted on the plane and a frame mask in slots, everything else in patches; ValueError as ``num_keep``.
+    """
+    ratio, rounding = float(mask["ratio"]), str(mask["rounding"])
+    strategy = str(mask["_target_"]).rpartition(".")[2]
+    if strategy == "Tube":
+        return slots * num_keep(plane, ratio, rounding)
+    if strategy == "Frame":
+        return plane * num_keep(slots, ratio, rounding)
+    return num_keep(slots * plane, ratio, rounding)
+
+
+def predicted_values(frames: Mapping[str, Any], dropped: int, slots: int, patch: Sequence[int], channels: int) -> float:
+    """Pixel values that the decoder gives for one clip, of whose patches ``dropped`` are dropped in ``slots`` slots.
+
+    ``frames`` is the section that names a class of ``mae.frames``, ``patch = (pt, ph, pw)`` that of the encoder.
+    """
+    share = {"CentreFrame": 1 / (slots * patch[0]), "TwiceTheFrames": 2.0}
+    return dropped * math.prod(patch) * channels * share.get(str(frames["_target_"]).rpartition(".")[2], 1.0)
+
+
+def pretrain_flops(
+    model: Mapping[str, Any], patches: int, visible: int, patch_dim: int, predicted: float | None = None
+) -> float:
+    """Forward FLOPs of one masked clip: encoder over what it sees (all with ``mask_tokens``), decoder over all.
+
+    ``predicted`` values are given by the head, None for all of the dropped patches.
+    """
+    values = (patches - visible) * patch_dim if predicted is None else predicted
     encoder, decoder = model["encoder"], model["decoder"]
     prefix = int(model["class_token"])
     width, narrow = int(encoder["width"]), decoder_width(model)
@@ -24,7 +54,7 @@ def pretrain_flops(model: Mapping[str, Any], patches: int, visible: int, patch_d
         + transformer_flops(seen + prefix, width, encoder["depth"])
         + 2 * (seen + prefix) * width * narrow
         + transformer_flops(patches + prefix, narrow, decoder["depth"])
-        + 2 * (patches - visible) * narrow * patch_dim
+        + 2 * narrow * values
     )
 
 

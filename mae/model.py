@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from mae.frames import FrameSelection, SameFrames
 from mae.grid import POSITIONS, Grid
 from mae.masking import Mask, take
 from mae.targets import Target, loss_for
@@ -18,6 +19,8 @@ from mae.targets import Target, loss_for
 CPU_PLAIN_ATTENTION_TOKENS = 256
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+SAME_FRAMES = SameFrames()
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,8 @@ class Decoder(nn.Module):
         if self.mask_token is not None:
             nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, latent: Tensor, mask: Mask) -> Tensor:
-        """``latent: (B, prefix + K, D)`` to predictions ``(B, M, outputs)``, in the order of ``mask.drop``."""
+    def forward(self, latent: Tensor, mask: Mask, predicted: slice = slice(None)) -> Tensor:
+        """``latent: (B, prefix + K, D)`` to predictions ``(B, M, outputs)`` for ``mask.drop[:, predicted]``."""
         x = self.embed(latent)
         table = self.positions[0]
         prefix, visible = x[:, : self.prefix], x[:, self.prefix : self.prefix + mask.keep.shape[1]]
@@ -159,24 +162,47 @@ class Decoder(nn.Module):
         x = torch.cat([prefix, visible + table[mask.keep], dropped + table[mask.drop]], dim=1)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x[:, -mask.drop.shape[1] :]))
+        return self.head(self.norm(x[:, -mask.drop.shape[1] :][:, predicted]))
 
 
 class MaskedAutoencoder(nn.Module):
-    """Asymmetric encoder-decoder of MAE Fig. 1 (and VideoMAE Fig. 2): ``model(clips, mask)`` is the loss."""
+    """Asymmetric encoder-decoder of MAE Fig. 1 (and VideoMAE Fig. 2): ``model(clips, mask)`` is the loss.
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, target: Target, loss: str = "mse") -> None:
+    ``frames`` says which frames of a clip are seen and which predicted (VideoMAE Table 1c); the decoder's outputs are
+    then the width of ``target`` on ``frames.target_grid``.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        target: Target,
+        loss: str = "mse",
+        frames: FrameSelection = SAME_FRAMES,
+    ) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.target = encoder, decoder, target
+        self.encoder, self.decoder, self.target, self.frames = encoder, decoder, target, frames
+        self.target_grid = frames.target_grid(encoder.grid)
         self.loss_function: Callable[[Tensor, Tensor], Tensor] = loss_for(target, loss)
 
     def forward(self, clips: Tensor, mask: Mask) -> Tensor:
         """``clips: (B, C, T, H, W)`` or ``(B, C, H, W)``, normalised. Returns the scalar loss, float32."""
-        patches = self.encoder.grid.patchify(clips)
-        prediction = self.decoder(self.encoder(patches, mask), mask)
-        return self.loss(prediction, patches, mask)
+        patches, target = self.patches(clips)
+        predicted, asked = self.frames.predicted(mask, self.encoder.grid)
+        prediction = self.decoder(self.encoder(patches, mask), mask, predicted)
+        return self.loss(prediction, target, asked)
+
+    def patches(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """What is seen of sampled ``clips``, ``(B, N, P)``, and what is predicted, each cut by its grid."""
+        seen = self.encoder.grid.patchify(self.frames.seen(clips))
+        if self.target_grid == self.encoder.grid:
+            return seen, seen
+        return seen, self.target_grid.patchify(self.frames.target(clips))
 
     def loss(self, prediction: Tensor, patches: Tensor, mask: Mask) -> Tensor:
-        """Compare ``prediction: (B, M, outputs)`` with the target of the dropped ``patches: (B, N, P)``, in fp32."""
+        """Compare ``prediction: (B, M, outputs)`` with the target of the dropped ``patches: (B, N, P)``, in fp32.
+
+        ``patches`` and ``mask`` are those of ``target_grid``.
+        """
         with torch.autocast(prediction.device.type, enabled=False):
             return self.loss_function(prediction.float(), self.target(patches.float(), mask))

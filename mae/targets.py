@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,18 @@ class Target(Protocol):
         ...
 
 
+@runtime_checkable
+class Pictured(Protocol):
+    """A target of which a prediction can be drawn."""
+
+    def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
+        """``prediction: (B, M, width)`` as patches ``(B, M, P)``; what it lacks comes from ``visible: (B, K, P')``.
+
+        The visible patches are those that the encoder saw, so that nothing of a dropped patch leaks into its picture.
+        """
+        ...
+
+
 class PixelTarget:
     """What targets made of a patch's own values share: one output per value, nothing to learn."""
 
@@ -60,6 +72,9 @@ class Pixels(PixelTarget):
     def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
         return take(patches, mask.drop)
 
+    def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
+        return prediction
+
 
 @dataclass(frozen=True)
 class PatchNormalisedPixels(PixelTarget):
@@ -77,6 +92,51 @@ class PatchNormalisedPixels(PixelTarget):
         dropped = take(patches, mask.drop)
         variance, mean = torch.var_mean(dropped, dim=-1, keepdim=True)
         return (dropped - mean) / (variance + self.eps).sqrt()
+
+    def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
+        std, mean = torch.std_mean(visible, dim=(1, 2), keepdim=True)
+        return prediction * std + mean
+
+
+@dataclass(frozen=True)
+class ChannelNormalisedPixels(PixelTarget):
+    """Pixels less the mean of their cube and colour channel, over its standard deviation (VideoMAE, as released).
+
+    Statistics run over the ``pt * ph * pw`` values that a cube has of a channel; the deviation is unbiased, and ``eps``
+    is added to it on pixels in [0, 1]. Patches arrive normalised by ``std``, one number for each channel, as
+    ``mae.data.augment.Normalise`` does.
+    """
+
+    std: Sequence[float]
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if not self.std or not all(s > 0 for s in self.std):
+            raise ValueError(f"std={self.std} must be a positive number for each channel")
+
+    def width(self, grid: Grid) -> int:
+        if grid.channels != len(self.std):
+            raise ValueError(f"std={self.std} is for {len(self.std)} channels and the clips have {grid.channels}")
+        if grid.patch_dim == grid.channels:
+            raise ValueError("a cube of one pixel has no standard deviation; choose a larger patch")
+        return grid.patch_dim
+
+    def prepare(self, grid: Grid, views: Views) -> ChannelNormalisedPixels:
+        return self
+
+    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+        # channels come last in a patch: (B, M, pt ph pw C) -> (B, M, pt ph pw, C)
+        dropped = take(patches, mask.drop)
+        cubes = dropped.view(*dropped.shape[:2], -1, len(self.std))
+        std, mean = torch.std_mean(cubes, dim=2, keepdim=True)
+        return ((cubes - mean) / (std + self.eps / std.new_tensor(list(self.std)))).flatten(2)
+
+    def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
+        channels = len(self.std)
+        # (B, K, pt ph pw C) -> (B, K pt ph pw, C)
+        std, mean = torch.std_mean(visible.reshape(len(visible), -1, channels), dim=1)
+        values = prediction.view(*prediction.shape[:2], -1, channels)
+        return (values * std[:, None, None] + mean[:, None, None]).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -146,6 +206,9 @@ class FittedPCA(nn.Module):
     def inverse(self, coefficients: Tensor) -> Tensor:
         """``coefficients: (B, M, K)`` to the patches ``(B, M, P)`` that they stand for."""
         return coefficients @ self.basis + self.mean
+
+    def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
+        return self.inverse(prediction)
 
 
 class Tokenizer(Protocol):

@@ -15,7 +15,17 @@ from mae.data.source import Images
 from mae.grid import Grid
 from mae.masking import BlockWise, Mask, Random, take
 from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer
-from mae.targets import LOSSES, PCA, FittedPCA, PatchNormalisedPixels, Pixels, Target, Tokens, perplexity
+from mae.targets import (
+    LOSSES,
+    PCA,
+    ChannelNormalisedPixels,
+    FittedPCA,
+    PatchNormalisedPixels,
+    Pixels,
+    Target,
+    Tokens,
+    perplexity,
+)
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
@@ -216,3 +226,18 @@ def test_a_picture_of_principal_components_is_the_patch_they_stand_for() -> None
     flags = Random()(2, GRID, Generator().manual_seed(0)).dropped()
     assert isinstance(net.target, FittedPCA)
     torch.testing.assert_close(patches[flags], net.target.mean.expand(24, -1))
+
+
+def test_channels_of_a_cube_are_normalised_as_pixels_from_0_to_1_even_where_they_are_nearly_flat() -> None:
+    """The released formula on pixels in [0, 1], in float64; of a flat cube eps decides the result."""
+    grid = Grid.of(4, (8, 8), (2, 4, 4))
+    mean, std = (0.4, 0.5, 0.6), (0.1, 0.25, 0.4)
+    contrast = torch.tensor([0.3, 1e-2, 1e-5, 1e-6]).view(1, 1, 4, 1, 1).repeat_interleave(1, 2)
+    pixels = 0.5 + contrast * torch.randn(2, 3, 4, 8, 8, generator=Generator().manual_seed(0)).double()
+    drop = torch.arange(grid.num_patches).expand(2, -1)
+    cubes = grid.patchify(pixels).reshape(2, -1, 32, 3)
+    expected = (cubes - cubes.mean(2, keepdim=True)) / (cubes.std(2, keepdim=True) + 1e-6)
+    seen = (pixels - torch.tensor(mean).view(3, 1, 1, 1)) / torch.tensor(std).view(3, 1, 1, 1)
+    target = ChannelNormalisedPixels(std)(grid.patchify(seen.double()), Mask(drop[:, :0], drop))
+    torch.testing.assert_close(target, expected.flatten(2), rtol=1e-5, atol=1e-5)
+    assert 0.3 < target[:, grid.num_patches // 2 :].std() < 0.97

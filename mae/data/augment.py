@@ -1,8 +1,8 @@
 """Augmentation of a whole batch on its device: the four rows of MAE Table 1e, and their parts.
 
-Each augmentation is called as ``augment(images, generator)`` with ``images: (B, C, H, W)``, uint8 or float
-in [0, 1], and a generator on the images' device; it returns float32. Crops take any number of channels, so
-a clip that must be cropped alike in all frames goes in as ``(B, C * T, H, W)``.
+Each augmentation is called as ``augment(images, generator)`` with ``images: (B, C, H, W)``, or clips ``(B, C, T, H,
+W)`` that are treated alike in all frames, uint8 or float in [0, 1], and a generator on the images' device; it returns
+float32. Crops take any number of channels. ``mae.data.clip_crops`` has the crops that are for clips only.
 
 | row of Table 1e   | here                                              |
 |-------------------|---------------------------------------------------|
@@ -30,7 +30,7 @@ TRIES = 10  # boxes drawn before the central one is taken, as in torchvision
 
 
 class Augment(Protocol):
-    """``(B, C, H, W)`` uint8 or float in [0, 1], to float32; whatever is random comes from the generator."""
+    """``(B, C, H, W)`` or ``(B, C, T, H, W)``, uint8 or float in [0, 1], to float32, by draws from the generator."""
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor: ...
 
@@ -42,7 +42,7 @@ class CenterCrop:
     size: int | Sequence[int]
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        h, w = _pair(self.size)
+        h, w = pair(self.size)
         images = cover(unit(images), h, w)
         top, left = round((images.shape[-2] - h) / 2), round((images.shape[-1] - w) / 2)
         return images[..., top : top + h, left : left + w].contiguous()
@@ -66,7 +66,7 @@ class FixedSizeCrop:
             raise DataError(f"FixedSizeCrop: padding={self.padding} is negative; use None, 0 or more pixels.")
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        h, w = _pair(self.size)
+        h, w = pair(self.size)
         images = unit(images)
         if self.padding is None:
             images = cover(images, round(h * 256 / 224), round(w * 256 / 224))
@@ -77,7 +77,8 @@ class FixedSizeCrop:
                     f"FixedSizeCrop: padding={self.padding} cannot be reflected in pictures of "
                     f"{images.shape[-2]}x{images.shape[-1]} pixels; use less."
                 )
-            images = F.pad(images, (self.padding,) * 4, mode="reflect")
+            padded = F.pad(images.flatten(1, -3), (self.padding,) * 4, mode="reflect")
+            images = padded.view(*images.shape[:-2], *padded.shape[-2:])
         place = _uniform(images, generator, 3)
         top = (place[:, 0] * (images.shape[-2] - h + 1)).floor()
         left = (place[:, 1] * (images.shape[-1] - w + 1)).floor()
@@ -114,7 +115,7 @@ class RandomResizedCrop:
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         boxes = self.boxes(images, generator)
         mirrored = _uniform(images, generator, 1)[:, 0] < 0.5 if self.flip else None
-        size = _pair(self.size)
+        size = pair(self.size)
         return resample(unit(images), boxes, size, flip=mirrored, interpolation=self.interpolation)
 
     def boxes(self, images: Tensor, generator: Generator) -> Boxes:
@@ -164,7 +165,9 @@ class ColorJitter:
             max(0.0, 1 - x) + draw[:, i] * (1 + x - max(0.0, 1 - x))
             for i, x in enumerate((self.brightness, self.contrast, self.saturation))
         )
-        return adjust_color(images, brightness, contrast, saturation, (2 * draw[:, 3] - 1) * self.hue)
+        frames, each = apart(images)
+        factors = (brightness, contrast, saturation, (2 * draw[:, 3] - 1) * self.hue)
+        return together(adjust_color(frames, *(factor.repeat_interleave(each) for factor in factors)), images)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,8 @@ class Normalise:
         images = unit(images)
         if images.shape[1] != len(self.mean):
             raise DataError(f"{self}: pictures have {images.shape[1]} channels; give one mean and std for each.")
-        mean, std = (images.new_tensor(list(x))[:, None, None] for x in (self.mean, self.std))
+        each = (-1, *(1,) * (images.ndim - 2))
+        mean, std = (images.new_tensor(list(x)).view(each) for x in (self.mean, self.std))
         return (images - mean) / std
 
 
@@ -197,6 +201,21 @@ class Compose:
         for step in self.steps:
             images = step(images, generator)
         return images
+
+
+def apart(images: Tensor) -> tuple[Tensor, int]:
+    """The frames of clips ``(B, C, T, H, W)`` as pictures ``(B * T, C, H, W)``, and T; pictures as they are, and 1."""
+    if images.ndim == 4:
+        return images, 1
+    return images.transpose(1, 2).flatten(0, 1), images.shape[2]
+
+
+def together(frames: Tensor, like: Tensor) -> Tensor:
+    """The way back: ``frames`` of ``apart(like)`` as a tensor of the shape of ``like``."""
+    if like.ndim == 4:
+        return frames
+    batch, channels, each, rows, columns = like.shape
+    return frames.view(batch, each, channels, rows, columns).transpose(1, 2)
 
 
 def adjust_color(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
@@ -233,7 +252,7 @@ def _grey(images: Tensor) -> Tensor:
     return (images * weights[:, None, None]).sum(1, keepdim=True)
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
     h, w = (size, size) if isinstance(size, int) else tuple(size)
     if h < 1 or w < 1:
         raise DataError(f"size={size} has no pixels; give a positive number, or two (height, width).")

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from mae.data.augment import Augment, CenterCrop, Compose, FixedSizeCrop, RandomResizedCrop
+from mae.data.clip_files import TakenFiles
 from mae.data.decode import cover as cover_picture
 from mae.data.geometry import CentreView, Geometry, RandomView
 from mae.data.images import ImageFiles, Listing, image_files, splits
@@ -115,9 +116,11 @@ def _sides(root: str | None, train: int, test: int) -> tuple[Listing, Listing]:
 
 def staged(source: Source, augment: Augment) -> tuple[Source, Augment]:
     """``source`` and ``augment``, or for streamed files: the files cropped on decoding, and what is left to do."""
-    if not isinstance(source, StreamedFiles):
+    if not isinstance(source, StreamedFiles | TakenFiles):
         return source, augment
     crop, *rest = _steps(augment)
+    if isinstance(source, TakenFiles):
+        return source.through(crop), Compose(tuple(rest))
     return source.through(_view(crop)), Compose(tuple(rest))
 
 

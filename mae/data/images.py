@@ -32,10 +32,11 @@ log = logging.getLogger(__name__)
 
 
 class _Decoded(NamedTuple):
-    """One batch from a worker: pixels, labels, and the rows that could not be read, with the reason."""
+    """One batch from a worker: pixels, labels, their rows, and the rows that could not be read, with the reason."""
 
     images: Tensor
     labels: Tensor
+    rows: Tensor
     failed: list[tuple[int, str]]
 
 
@@ -67,7 +68,8 @@ class _Decoder(Dataset[_Decoded]):
             images.append(torch.from_numpy(to_array(picture)))
             kept.append(row)
         empty = torch.empty(0, self.channels, *self.geometry.size, dtype=torch.uint8)
-        return _Decoded(torch.stack(images) if images else empty, self.labels[kept], failed)
+        pixels = torch.stack(images) if images else empty
+        return _Decoded(pixels, self.labels[kept], torch.tensor(kept, dtype=torch.int64), failed)
 
 
 class ImageFiles:
@@ -135,7 +137,11 @@ class ImageFiles:
             if decoded.failed:
                 failed = self.report.failed
                 DecodeReport(len(self) - len(failed), failed).check(self.max_failed, str(self._root))
-            yield Batch(decoded.images.to(device, non_blocking=True), decoded.labels.to(device, non_blocking=True))
+            yield Batch(
+                decoded.images.to(device, non_blocking=True),
+                decoded.labels.to(device, non_blocking=True),
+                decoded.rows,
+            )
 
 
 class _Noted:

@@ -55,9 +55,9 @@ class DecodeReport:
         if self.failed and (self.read == 0 or len(self.failed) > max_failed * total):
             name, why = self.failed[0]
             raise DataError(
-                f"{where}: {len(self.failed)} of {total} pictures are unreadable, more than the share "
-                f"{max_failed} allowed (first: {printable(name)}: {why}); run `python -m mae.data.verify`, "
-                "then repair or remove these files."
+                f"{where}: {len(self.failed)} of {total} files are unreadable, more than the share "
+                f"{max_failed} allowed (first: {printable(name)}: {why}); run `python -m mae.data.verify` "
+                "(`--clips` for clips), then repair or remove these files."
             )
 
 

@@ -1,9 +1,9 @@
 """RandAugment of a whole batch on its device, with draws of its own for every picture.
 
 The operations and their strengths are those that timm's ``rand-...-inc1`` policies apply to one PIL picture, which
-both papers used for fine-tuning; values are whole levels 0 to 255 throughout, as there. Eight of the operations are
-tables of 256 values, two are blends, five are affine maps: each layer is one look-up, one blend and one resampling
-for all pictures together, so that a batch costs the same whatever was drawn and the host never waits.
+both papers used for fine-tuning, all frames of a clip alike; values are whole levels 0 to 255 throughout. Eight of
+the operations are tables of 256 values, two are blends, five are affine maps: each layer is one look-up, one blend and
+one resampling for all pictures together, so that a batch costs the same whatever was drawn and the host never waits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from mae.data.augment import Compose, RandomResizedCrop
+from mae.data.augment import Compose, RandomResizedCrop, apart, together
 from mae.data.resample import unit
 from mae.data.source import DataError
 
@@ -64,7 +64,8 @@ class RandAugment:
         images = unit(images)
         if images.shape[1] != 3:
             raise DataError(f"RandAugment needs 3 channels (RGB), the pictures have {images.shape[1]}; leave it out.")
-        levels = (images * 255).round_()
+        frames, each = apart(images)
+        levels = (frames * 255).round_()
         for _ in range(self.layers):
             shape, device = (len(images),), images.device
             operation = torch.randint(len(OPERATIONS), shape, generator=generator, device=device)
@@ -74,8 +75,9 @@ class RandAugment:
             operation = torch.where(applied < self.probability, operation, -1)
             sign = torch.where(direction < 0.5, -1.0, 1.0)
             with torch.autocast(images.device.type, enabled=False):  # half precision cannot tell 256 levels apart
-                levels = operate(levels, operation, magnitude, sign, self.fill)
-        return levels / 255
+                choice, strength, way = (draw.repeat_interleave(each) for draw in (operation, magnitude, sign))
+                levels = operate(levels, choice, strength, way, self.fill)
+        return together(levels / 255, images)
 
 
 def rand_augmented_crop(

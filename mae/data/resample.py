@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -23,10 +24,12 @@ class Boxes(NamedTuple):
 
 
 def unit(images: Tensor) -> Tensor:
-    """``(B, C, H, W)`` as float32: uint8 is divided by 255, floats are taken as they are. Else DataError."""
-    if images.ndim != 4:
-        shape = tuple(images.shape)
-        raise DataError(f"Pictures must be (B, C, H, W), not {shape}; fold other dimensions into C.")
+    """``(B, C, H, W)`` or ``(B, C, T, H, W)`` as float32: uint8 is divided by 255, floats are taken as they are.
+
+    DataError on anything else.
+    """
+    if images.ndim not in (4, 5):
+        raise DataError(f"Pictures must be (B, C, H, W) and clips (B, C, T, H, W), not {tuple(images.shape)}.")
     if images.dtype == torch.uint8:
         return images.float().div_(255)
     if images.is_floating_point():
@@ -42,28 +45,30 @@ def resample(
     flip: Tensor | None = None,
     interpolation: str = "bicubic",
 ) -> Tensor:
-    """``(B, C, h, w)`` in [0, 1]: each picture's box of ``images: (B, C, H, W)``, resized with antialiasing.
+    """``(B, ..., h, w)`` in [0, 1]: each item's box of ``images: (B, ..., H, W)``, resized with antialiasing.
 
     Interpolation is separable, so it is two products with matrices of weights, ``(B, h, H)`` and ``(B, W,
     w)``; ``grid_sample`` costs as much and does not antialias. Pixels outside the box count for nothing, as
     if it had been cut out first. ``flip: (B,)`` bool mirrors. Agrees with torchvision's ``resized_crop``.
     """
-    b, c, rows, columns = images.shape
+    b, *between, rows, columns = images.shape
     down = _weights(boxes.top, boxes.height, rows, size[0], RADIUS[interpolation])
     across = _weights(boxes.left, boxes.width, columns, size[1], RADIUS[interpolation], flip)
     with torch.autocast(images.device.type, enabled=False):  # half precision would blur the pixels' values
-        narrow = torch.bmm(images.reshape(b, c * rows, columns), across.transpose(1, 2))
-        resized = down[:, None] @ narrow.view(b, c, rows, size[1])
-    return resized.clamp_(0, 1)  # the cubic overshoots at edges
+        narrow = torch.bmm(images.flatten(1, -2), across.transpose(1, 2))
+        resized = down[:, None] @ narrow.view(b, math.prod(between), rows, size[1])
+    return resized.clamp_(0, 1).view(b, *between, *size)  # the cubic overshoots at edges
 
 
 def cover(images: Tensor, h: int, w: int) -> Tensor:
-    """``(B, C, H, W)`` resized, aspect kept, so that one side is as asked and the other no shorter."""
+    """``(B, ..., H, W)`` resized, aspect kept, so that one side is as asked and the other no shorter."""
     rows, columns = images.shape[-2:]
     size = (h, h * columns // rows) if h * columns >= w * rows else (w * rows // columns, w)
     if size == (rows, columns):
         return images
-    return F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False).clamp_(0, 1)
+    folded = images.flatten(1, -3)
+    resized = F.interpolate(folded, size=size, mode="bicubic", antialias=True, align_corners=False).clamp_(0, 1)
+    return resized.view(*images.shape[:-2], *size)
 
 
 def _weights(

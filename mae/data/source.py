@@ -18,14 +18,18 @@ class DataError(ValueError):
 
 
 class Batch(NamedTuple):
-    """``images: (B, C, H, W)`` uint8, ``labels: (B,)`` int64, both on the device that was asked for."""
+    """``images: (B, C, H, W)``, or clips ``(B, C, T, H, W)``, uint8, ``labels: (B,)`` int64, on the device asked for.
+
+    ``rows: (B,)`` int64, on the CPU, says which items of the source these are: one that cannot be read is left out.
+    """
 
     images: Tensor
     labels: Tensor
+    rows: Tensor
 
 
 class Source(Protocol):
-    """A labelled set of pictures. ``classes`` may be empty for unlabelled data (labels are then -1)."""
+    """A labelled set of pictures or clips. ``classes`` may be empty for unlabelled data (labels are then -1)."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -55,11 +59,12 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device), self.classes)
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
-        for index in order:
-            index = index.to(self.pixels.device)
+        for rows in order:
+            index = rows.to(self.pixels.device)
             yield Batch(
                 self.pixels[index].to(device, non_blocking=True),
                 self.labels[index].to(device, non_blocking=True),
+                rows,
             )
 
 
@@ -74,12 +79,23 @@ class Shifted(NamedTuple):
     among: Tensor | None = None
 
 
+class View(NamedTuple):
+    """One look at the items of a test set: ``source`` gives a clip of each, each of ``augments`` a crop of that clip.
+
+    Augmentations work on a batch on the device. Pictures have one view with one augmentation.
+    """
+
+    source: Source
+    augments: tuple[Augment, ...]
+
+
 @dataclass(frozen=True)
 class Splits:
     """What a study needs of one data set: unlabelled pictures, labelled ones, and held-out ones.
 
     ``identity`` is the data's contribution to a run's fingerprint: name, version, sizes. ``shifts`` are the shifted
-    test sets of a study of robustness by name, each in parts that count alike.
+    test sets of a study of robustness by name, each in parts that count alike. ``views`` are the looks at ``test`` that
+    an evaluation averages over; a study adds them, a data set leaves them empty.
     """
 
     pretrain: Source
@@ -87,3 +103,4 @@ class Splits:
     test: Source
     identity: str
     shifts: Mapping[str, tuple[Shifted, ...]] = field(default_factory=dict)
+    views: tuple[View, ...] = ()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Protocol
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mae.classifier import Classifier, set_drop_path
 from mae.data.augment import Augment
-from mae.data.source import Batch, Images, Shifted, Source, Splits
+from mae.data.source import Batch, Images, Splits
 from mae.model import Encoder, choose_attention
+from mae.train.accuracy import accuracy, clips_at_once, features, percent, robustness
 from mae.train.loop import Runtime, fit
 from mae.train.optim import Recipe
 from mae.train.regularise import Mix, RandomErasing
@@ -34,10 +33,8 @@ class Evaluation(Protocol):
         """What is trained and tested; ValueError if this encoder cannot be evaluated so. Works on the meta device."""
         ...
 
-    def __call__(
-        self, encoder: Encoder, splits: Splits, train_augment: Augment, test_augment: Augment, runtime: Runtime
-    ) -> dict[str, float]:
-        """Train on ``splits.train``, test on ``splits.test``; metrics by name, accuracies in percent."""
+    def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
+        """Train on ``splits.train``, test on ``splits.views``; metrics by name, accuracies in percent."""
         ...
 
 
@@ -47,8 +44,9 @@ class FineTune:
 
     ``tuned_blocks`` makes it partial (MAE Sec. 4.3, Fig. 9; see Classifier). ``mixup`` and ``cutmix`` are the
     parameters of Mix, ``erasing`` the probability of RandomErasing, 0 for without. ``ema`` is the decay of averaged
-    weights, which are then the ones tested. RandAugment belongs to ``train_augment``. The model is tested on the
-    shifted test sets of the data as it is, without further training (Table 13; see ``robustness``).
+    weights, which are then the ones tested. ``dropout`` and ``tune_positions`` are those of Classifier. RandAugment
+    belongs to ``train_augment``. The model is tested on the shifted test sets of the data as it is, without further
+    training (Table 13; see ``robustness``).
     """
 
     recipe: Recipe
@@ -61,9 +59,11 @@ class FineTune:
     cutmix: float = 0.0
     erasing: float = 0.0
     ema: float | None = None
+    dropout: float = 0.0
+    tune_positions: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("drop_path", "label_smoothing", "erasing"):
+        for name in ("drop_path", "label_smoothing", "erasing", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is outside [0, 1]")
         for name in ("mixup", "cutmix"):
@@ -76,12 +76,16 @@ class FineTune:
         """The encoder with a fresh head, and with drop path in its blocks."""
         set_drop_path(encoder, self.drop_path)
         return Classifier(
-            encoder, classes, pooling=self.pooling, tuned_blocks=self.tuned_blocks, head_std=self.head_std
+            encoder,
+            classes,
+            pooling=self.pooling,
+            tuned_blocks=self.tuned_blocks,
+            dropout=self.dropout,
+            head_std=self.head_std,
+            tune_positions=self.tune_positions,
         )
 
-    def __call__(
-        self, encoder: Encoder, splits: Splits, train_augment: Augment, test_augment: Augment, runtime: Runtime
-    ) -> dict[str, float]:
+    def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
         classes = len(splits.train.classes)
         model = self.classifier(encoder, classes).to(runtime.device)
         choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
@@ -99,7 +103,7 @@ class FineTune:
         optimizer = self.recipe.build(model, model.layer_of, len(encoder.blocks) + 1)
         fitted = fit(model, optimizer, loss_fn, splits.train, self.recipe, runtime, average)
         tested = model if average is None else average.module
-        top1 = accuracy(tested, splits.test, test_augment, runtime)
+        top1 = accuracy(tested, splits.views, runtime, clips_at_once(encoder.grid))
         shifted = robustness(tested, splits.shifts, runtime)
         return {
             "top1": top1,
@@ -125,25 +129,22 @@ class LinearProbe:
         """The frozen encoder with a BatchNorm and a fresh head."""
         return Classifier(encoder, classes, pooling=self.pooling, tuned_blocks=0, batch_norm=True, head_std=0.01)
 
-    def __call__(
-        self, encoder: Encoder, splits: Splits, train_augment: Augment, test_augment: Augment, runtime: Runtime
-    ) -> dict[str, float]:
+    def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
         model = self.classifier(encoder, len(splits.train.classes)).to(runtime.device)
         choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
         optimizer = self.recipe.build(model)
         if self.cached:
-            train = features(model, splits.train, test_augment, runtime)
-            test = features(model, splits.test, test_augment, runtime)
+            train, test = _both_features(model, splits, runtime)
             fitted = fit(model, optimizer, lambda b, _: _loss(model.classify(b.images), b), train, self.recipe, runtime)
             with torch.no_grad():
-                top1 = _top1(model.classify(test.pixels), test.labels)
+                top1 = percent(model.classify(test.pixels).argmax(1) == test.labels)
         else:
 
             def loss_fn(batch: Batch, generator: Generator) -> Tensor:
                 return _loss(model(train_augment(batch.images, generator)), batch)
 
             fitted = fit(model, optimizer, loss_fn, splits.train, self.recipe, runtime)
-            top1 = accuracy(model, splits.test, test_augment, runtime)
+            top1 = accuracy(model, splits.views, runtime, clips_at_once(encoder.grid))
         return {"top1": top1, "seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}
 
 
@@ -171,20 +172,17 @@ class NearestNeighbours:
         """The frozen encoder; of this classifier only the features are used."""
         return Classifier(encoder, classes, pooling=self.pooling, tuned_blocks=0)
 
-    def __call__(
-        self, encoder: Encoder, splits: Splits, train_augment: Augment, test_augment: Augment, runtime: Runtime
-    ) -> dict[str, float]:
+    def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
         classes, samples = len(splits.train.classes), len(splits.train)
         if self.k > samples:
             raise ValueError(f"k={self.k} neighbours among {samples} training pictures; choose k up to {samples}")
         model = self.classifier(encoder, classes).to(runtime.device)
         choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
         clock = time.perf_counter()
-        train = features(model, splits.train, test_augment, runtime)
-        test = features(model, splits.test, test_augment, runtime)
+        train, test = _both_features(model, splits, runtime)
         bank = F.normalize(train.pixels)
         votes = [self.votes(F.normalize(part), bank, train.labels, classes) for part in torch.split(test.pixels, 500)]
-        top1 = _top1(torch.cat(votes), test.labels)
+        top1 = percent(torch.cat(votes).argmax(1) == test.labels)
         seconds = time.perf_counter() - clock
         return {"top1": top1, "seconds": seconds, "samples_per_second": (samples + len(test)) / seconds}
 
@@ -199,55 +197,7 @@ def _loss(logits: Tensor, batch: Batch) -> Tensor:
     return F.cross_entropy(logits.float(), batch.labels)
 
 
-def _top1(logits: Tensor, labels: Tensor) -> float:
-    return 100.0 * (logits.argmax(1) == labels).double().mean().item()
-
-
-def _in_order(samples: int, batch_size: int = 500) -> Iterator[Tensor]:
-    """All indices once, in batches, the last one shorter."""
-    return iter(torch.split(torch.arange(samples), batch_size))
-
-
-@torch.no_grad()
-def features(model: Classifier, source: Source, augment: Augment, runtime: Runtime) -> Images:
-    """Pooled features ``(n, D)`` float32 of the whole source, held as a source of their own."""
-    model.eval()
-    found, labels = [], []
-    for batch in source.batches(_in_order(len(source)), runtime.device):
-        with runtime.autocast():
-            found.append(model.features(augment(batch.images, Generator(runtime.device))).float())
-        labels.append(batch.labels)
-    return Images(torch.cat(found), torch.cat(labels), source.classes)
-
-
-def robustness(model: nn.Module, shifts: Mapping[str, Sequence[Shifted]], runtime: Runtime) -> dict[str, float]:
-    """For each shifted test set ``top1_NAME``, in percent, the mean over its parts, and ``error_NAME``, 100 less that.
-
-    Of corruptions the error is a plain mean over kinds and severities. That is not the mCE of ImageNet-C, which divides
-    each kind's error by AlexNet's.
-    """
-    found: dict[str, float] = {}
-    for name, parts in shifts.items():
-        top1 = fmean(accuracy(model, part.source, part.augment, runtime, part.among) for part in parts)
-        found |= {f"top1_{name}": top1, f"error_{name}": 100.0 - top1}
-    return found
-
-
-@torch.no_grad()
-def accuracy(
-    model: nn.Module, source: Source, augment: Augment, runtime: Runtime, among: Tensor | None = None
-) -> float:
-    """Top-1 accuracy in percent over the whole source, one view per picture.
-
-    ``among: (K,)`` int64 restricts predictions to these classes, None to none.
-    """
-    model.eval()
-    chosen = None if among is None else among.to(runtime.device)
-    hits, seen = torch.zeros((), device=runtime.device), 0
-    for batch in source.batches(_in_order(len(source)), runtime.device):
-        with runtime.autocast():
-            logits = model(augment(batch.images, Generator(runtime.device)))
-        predicted = logits.argmax(1) if chosen is None else chosen[logits[:, chosen].argmax(1)]
-        hits += (predicted == batch.labels).sum()
-        seen += len(batch.labels)
-    return 100.0 * hits.item() / seen
+def _both_features(model: Classifier, splits: Splits, runtime: Runtime) -> tuple[Images, Images]:
+    """Features of the training and of the test set, both through the first view."""
+    source, (augment, *_) = splits.views[0]
+    return features(model, splits.train, augment, runtime), features(model, source, augment, runtime)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
+import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,20 @@ def best_precision(device: torch.device) -> str:
         has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.8
         return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"
     return "fp32"
+
+
+@lru_cache
+def matmul_peak(device: torch.device, precision: str) -> float:
+    """FLOPs per second of the fastest large square matmul in ``precision`` on this machine, measured once."""
+    side = 8192 if device.type == "cuda" else 2048
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.ones(2, side, side, dtype=dtype, device=device)
+    best = 0.0
+    for _ in range(5):
+        begun = time.perf_counter()
+        torch.mm(a, b)[0, 0].item()  # waits for the device
+        best = max(best, 2 * side**3 / (time.perf_counter() - begun))
+    return best
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -12,7 +12,7 @@ from mae.data.augment import Augment
 from mae.data.source import Batch, Source
 from mae.masking import Strategy, take
 from mae.model import MaskedAutoencoder, choose_attention
-from mae.targets import FittedPCA, PatchNormalisedPixels, Pixels
+from mae.targets import Pictured
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Fitted, Runtime, fit, order, seed_of
 from mae.train.optim import Recipe
@@ -57,8 +57,9 @@ def pretrain(
     A target that must be fitted first (PCA, tokens) is fitted to the run's own views and becomes part of ``model``.
     """
     grid = model.encoder.grid
-    views = Views(source, augment, runtime)
-    model.target = model.target.prepare(grid, views)
+    model.frames.check(mask, grid)
+    views = Views(source, lambda images, generator: model.frames.target(augment(images, generator)), runtime)
+    model.target = model.target.prepare(model.target_grid, views)
     choose_attention(model, runtime.device, grid.num_patches + model.encoder.prefix)
 
     def loss_fn(batch: Batch, generator: Generator) -> Tensor:
@@ -74,28 +75,23 @@ def pretrain(
 
 @torch.no_grad()
 def reconstruct(model: MaskedAutoencoder, clips: Tensor, mask: Strategy, seed: int) -> dict[str, Tensor]:
-    """Pictures ``(B, C, T, H, W)`` of one masked forward pass, in the units of ``clips``.
+    """Pictures ``(B, C, T, H, W)`` of one masked forward pass over sampled ``clips``, in their units.
 
-    ``masked``: dropped patches grey; ``reconstruction``: the prediction where dropped, grey where kept;
-    ``pasted``: the prediction among the visible patches. A patch-normalised prediction is given the mean and the
-    standard deviation of the clip's *visible* patches, so nothing of a dropped patch leaks into its picture.
-    Principal components are drawn as the patch they stand for. Tokens have no such picture: the dict then lacks the
-    last two.
+    All show the frames that are predicted (``model.frames``). ``masked``: dropped patches grey; ``reconstruction``: the
+    prediction where dropped, grey where kept; ``pasted``: the prediction among the patches that are kept. A normalised
+    prediction is given the mean and the standard deviation of the clip's *visible* patches, so nothing of a dropped
+    patch leaks into its picture. Principal components are drawn as the patch they stand for. Tokens have no such
+    picture: the dict then lacks the last two.
     """
-    grid = model.encoder.grid
-    patches = grid.patchify(clips)
-    drawn = mask(len(clips), grid, Generator(clips.device).manual_seed(seed))
-    ids = drawn.drop.unsqueeze(-1).expand(-1, -1, grid.patch_dim)
-    pictures = {"original": grid.unpatchify(patches), "masked": grid.unpatchify(patches.scatter(1, ids, 0.0))}
-    if isinstance(model.target, Pixels | PatchNormalisedPixels | FittedPCA):
-        prediction = model.decoder(model.encoder(patches, drawn), drawn).float()
-        if isinstance(model.target, PatchNormalisedPixels):
-            visible = take(patches, drawn.keep)
-            std, mean = torch.std_mean(visible, dim=(1, 2), keepdim=True)
-            prediction = prediction * std + mean
-        elif isinstance(model.target, FittedPCA):
-            prediction = model.target.inverse(prediction)
-        grey = torch.zeros_like(patches)
-        pictures["reconstruction"] = grid.unpatchify(grey.scatter(1, ids, prediction))
-        pictures["pasted"] = grid.unpatchify(patches.scatter(1, ids, prediction))
+    grid = model.target_grid
+    patches, target = model.patches(clips)
+    drawn = mask(len(clips), model.encoder.grid, Generator(clips.device).manual_seed(seed))
+    predicted, asked = model.frames.predicted(drawn, model.encoder.grid)
+    ids = asked.drop.unsqueeze(-1).expand(-1, -1, grid.patch_dim)
+    pictures = {"original": grid.unpatchify(target), "masked": grid.unpatchify(target.scatter(1, ids, 0.0))}
+    if isinstance(model.target, Pictured):
+        prediction = model.decoder(model.encoder(patches, drawn), drawn, predicted).float()
+        prediction = model.target.picture(prediction, take(patches, drawn.keep))
+        pictures["reconstruction"] = grid.unpatchify(torch.zeros_like(target).scatter(1, ids, prediction))
+        pictures["pasted"] = grid.unpatchify(target.scatter(1, ids, prediction))
     return pictures

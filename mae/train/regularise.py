@@ -20,8 +20,9 @@ TRIES = 10  # boxes drawn before a picture is left whole, as timm does
 class RandomErasing:
     """A box filled with standard normal noise in a share of the pictures (Zhong et al., 1708.04896).
 
-    Called with normalised ``images: (B, C, H, W)``. The area is uniform in ``area`` (a share of the picture), height /
-    width log-uniform in ``aspect``; the values and the noise are those of timm's ``pixel`` mode, which MAE used.
+    Called with normalised ``images: (B, C, H, W)``; of clips ``(B, C, T, H, W)`` one box goes through all frames. The
+    area is uniform in ``area`` (a share of the picture), height / width log-uniform in ``aspect``; the values and the
+    noise are those of timm's ``pixel`` mode, which MAE used, and VideoMAE with a box for the whole clip.
     """
 
     probability: float
@@ -43,7 +44,7 @@ class RandomErasing:
         box = inside(top, left, top + height, left + width, rows, columns)
         box &= (erased & fits.any(1))[:, None, None]
         noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-        return torch.where(box[:, None], noise, images)
+        return torch.where(box.view(batch, *(1,) * (images.ndim - 3), rows, columns), noise, images)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class Mix:
     cutmix: float
 
     def __call__(self, images: Tensor, labels: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """``images: (B, C, H, W)`` and ``labels: (B,)`` int64, to mixed images and targets ``(B, classes)`` float32."""
+        """``images: (B, C, H, W)`` and ``labels: (B,)`` int64, to mixed images and targets ``(B, classes)`` float32.
+
+        Of clips ``(B, C, T, H, W)`` CutMix cuts one box through all frames.
+        """
         device = images.device
         coin, down, across = torch.rand(3, generator=generator, device=device)
         cut = coin < (0.5 if self.mixup else 1.0) if self.cutmix else torch.zeros_like(coin, dtype=torch.bool)

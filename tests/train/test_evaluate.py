@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from torch import Generator, Tensor, nn
 from mae.classifier import Classifier
 from mae.data.augment import Augment, CenterCrop, Compose, Normalise
 from mae.data.rand_augment import rand_augmented_crop
-from mae.data.source import Images, Shifted, Splits
+from mae.data.source import Batch, DataError, Images, Shifted, Splits, View
 from mae.grid import Grid
 from mae.model import Encoder, Transformer
+from mae.train.accuracy import accuracy, features, robustness
 from mae.train.checkpoint import Checkpoints
-from mae.train.evaluate import FineTune, LinearProbe, NearestNeighbours, accuracy, features, robustness
+from mae.train.evaluate import FineTune, LinearProbe, NearestNeighbours
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 
@@ -47,7 +48,13 @@ def pictures(samples: int, seed: int, noise: float = 0.6) -> Images:
 
 
 TRAIN, TEST = pictures(96, 1), pictures(64, 2)
-SPLITS = Splits(TRAIN, TRAIN, TEST, "test")
+
+
+def splits_of(train: Images, test: Images) -> Splits:
+    return Splits(train, train, test, "test", views=(View(test, (VIEW,)),))
+
+
+SPLITS = splits_of(TRAIN, TEST)
 
 
 def runtime(**options: object) -> Runtime:
@@ -58,15 +65,15 @@ def losses(protocol: FineTune, augment: Augment = VIEW) -> list[float]:
     """The loss of each step of a short fine-tuning."""
     found: list[float] = []
     torch.manual_seed(1)
-    protocol(encoder(), SPLITS, augment, VIEW, runtime(observe=lambda step, values: found.append(values["loss"])))
+    protocol(encoder(), SPLITS, augment, runtime(observe=lambda step, values: found.append(values["loss"])))
     return found
 
 
 def test_the_probe_reaches_what_logistic_regression_reaches_on_the_same_features() -> None:
-    splits = Splits(TRAIN, pictures(400, 3), pictures(400, 4), "test")
+    splits = splits_of(pictures(400, 3), pictures(400, 4))
     recipe = Recipe("lars", base_lr=20.0, batch_size=100, epochs=100, warmup_epochs=4, weight_decay=0.0)
     probe = LinearProbe(recipe, cached=True)
-    ours = probe(encoder(), splits, VIEW, VIEW, runtime())["top1"]
+    ours = probe(encoder(), splits, VIEW, runtime())["top1"]
     model = probe.classifier(encoder(), 4)
     train, test = (features(model, source, VIEW, runtime()) for source in (splits.train, splits.test))
     mean, std = train.pixels.mean(0), train.pixels.std(0)
@@ -82,7 +89,7 @@ def test_a_probe_leaves_the_encoder_as_it_was_and_in_eval_mode(cached: bool) -> 
     before = copy.deepcopy(probed.state_dict())
     modes: list[bool] = []
     probed.blocks[0].register_forward_hook(lambda module, *_: modes.append(module.training))
-    LinearProbe(RECIPE, cached=cached)(probed, SPLITS, VIEW, VIEW, runtime())
+    LinearProbe(RECIPE, cached=cached)(probed, SPLITS, VIEW, runtime())
     assert all(torch.equal(tensor, before[name]) for name, tensor in probed.state_dict().items())
     assert modes
     assert not any(modes)
@@ -91,8 +98,8 @@ def test_a_probe_leaves_the_encoder_as_it_was_and_in_eval_mode(cached: bool) -> 
 def test_a_fine_tuned_model_is_tested_on_the_test_set_alone() -> None:
     wrong = replace(TEST, labels=(TEST.labels + 1) % 4)
     long = replace(FINE_TUNE, recipe=replace(RECIPE, epochs=20))
-    right = long(encoder(), SPLITS, VIEW, VIEW, runtime())["top1"]
-    shifted = long(encoder(), replace(SPLITS, test=wrong), VIEW, VIEW, runtime())["top1"]
+    right = long(encoder(), SPLITS, VIEW, runtime())["top1"]
+    shifted = long(encoder(), splits_of(TRAIN, wrong), VIEW, runtime())["top1"]
     assert right > 80
     assert shifted < 20
 
@@ -103,7 +110,7 @@ def test_shifted_sets_are_tested_and_change_nothing_else() -> None:
     found = []
     for splits in (SPLITS, replace(SPLITS, shifts=shifts)):
         torch.manual_seed(1)
-        found.append(replace(FINE_TUNE, ema=0.5)(encoder(), splits, VIEW, VIEW, runtime()))
+        found.append(replace(FINE_TUNE, ema=0.5)(encoder(), splits, VIEW, runtime()))
     plain, shifted = found
     assert shifted["top1"] == shifted["top1_same"] == plain["top1"]
     assert shifted.keys() - plain.keys() == {"top1_same", "error_same", "top1_half", "error_half"}
@@ -125,8 +132,8 @@ class Constant(nn.Module):
 def test_predictions_are_made_among_the_classes_that_a_set_has() -> None:
     some = Images(TEST.pixels[:4], torch.tensor([1, 3, 3, 3]), TEST.classes)
     model = Constant(9.0, 1.0, 8.0, 2.0)
-    assert accuracy(model, some, VIEW, runtime()) == 0
-    assert accuracy(model, some, VIEW, runtime(), among=torch.tensor([1, 3])) == 75
+    assert accuracy(model, (View(some, (VIEW,)),), runtime()) == 0
+    assert accuracy(model, (View(some, (VIEW,)),), runtime(), among=torch.tensor([1, 3])) == 75
 
 
 def test_the_parts_of_a_shifted_set_count_alike_whatever_their_sizes() -> None:
@@ -148,6 +155,8 @@ def test_the_parts_of_a_shifted_set_count_alike_whatever_their_sizes() -> None:
         {"pooling": "class"},
         {"head_std": 0.5},
         {"tuned_blocks": 1},
+        {"dropout": 0.5},
+        {"tune_positions": False},
     ],
     ids=str,
 )
@@ -195,7 +204,7 @@ def test_smoothed_and_mixed_targets_give_the_soft_cross_entropy() -> None:
                 yield batch
 
     torch.manual_seed(1)
-    protocol(encoder(), replace(SPLITS, train=Spy()), VIEW, VIEW, runtime())  # type: ignore[arg-type]
+    protocol(encoder(), replace(SPLITS, train=Spy()), VIEW, runtime())  # type: ignore[arg-type]
     assert found == [pytest.approx(first[0].item(), rel=1e-5)]
 
 
@@ -221,7 +230,7 @@ def test_averaged_weights_follow_the_recursion_and_are_the_ones_tested(monkeypat
     expected.update({name: tensor.clone() for name, tensor in start.state_dict().items()})
     trained.clear()
     torch.manual_seed(1)
-    replace(FINE_TUNE, ema=0.8)(encoder(), SPLITS, VIEW, VIEW, runtime(observe=follow))
+    replace(FINE_TUNE, ema=0.8)(encoder(), SPLITS, VIEW, runtime(observe=follow))
     for name, tensor in tested[0].items():
         torch.testing.assert_close(tensor, expected[name])
     assert not torch.equal(tested[0]["head.weight"], trained[0].head.weight)
@@ -248,7 +257,7 @@ def test_a_killed_fine_tuning_resumes_to_the_same_bits(
 
     def run(**options: object) -> None:
         torch.manual_seed(1)
-        protocol(encoder(), SPLITS, VIEW, VIEW, runtime(**options))
+        protocol(encoder(), SPLITS, VIEW, runtime(**options))
 
     monkeypatch.setattr("mae.train.evaluate.accuracy", spy)
     run()
@@ -272,7 +281,7 @@ def test_neighbours_vote_as_a_brute_force_count_says() -> None:
         for neighbour in sorted(range(len(bank)), key=lambda row: -similarity[row])[:7]:
             votes[TRAIN.labels[neighbour]] += math.exp(similarity[neighbour] / 0.07)
         hits += int(np.argmax(votes)) == label
-    found = protocol(encoder(), SPLITS, VIEW, VIEW, runtime())["top1"]
+    found = protocol(encoder(), SPLITS, VIEW, runtime())["top1"]
     assert found == pytest.approx(100 * hits / len(TEST))
     assert 30 < found < 100
 
@@ -292,7 +301,7 @@ def test_neighbours_train_nothing_and_read_mean_features_too() -> None:
     before = copy.deepcopy(probed.state_dict())
     protocol = NearestNeighbours(pooling="mean")
     assert protocol.recipe is None
-    assert 0 <= protocol(probed, SPLITS, VIEW, VIEW, runtime())["top1"] <= 100
+    assert 0 <= protocol(probed, SPLITS, VIEW, runtime())["top1"] <= 100
     assert all(torch.equal(tensor, before[name]) for name, tensor in probed.state_dict().items())
 
 
@@ -301,7 +310,7 @@ def test_accuracy_counts_every_picture_once() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(len(images), 4)
 
-    assert accuracy(First(), pictures(1002, 0), VIEW, runtime()) == pytest.approx(100 * 251 / 1002)
+    assert accuracy(First(), (View(pictures(1002, 0), (VIEW,)),), runtime()) == pytest.approx(100 * 251 / 1002)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +329,7 @@ def test_a_bad_value_is_refused_before_anything_is_built(values: dict[str, float
 
 def test_more_neighbours_than_pictures_are_refused() -> None:
     with pytest.raises(ValueError, match="k=97 neighbours among 96 training pictures; choose k up to 96"):
-        NearestNeighbours(k=97)(encoder(), SPLITS, VIEW, VIEW, runtime())
+        NearestNeighbours(k=97)(encoder(), SPLITS, VIEW, runtime())
     with pytest.raises(ValueError, match="must be above 0"):
         NearestNeighbours(k=0)
 
@@ -334,3 +343,89 @@ def test_a_protocol_that_does_not_fit_the_encoder_is_refused_without_weights() -
         with pytest.raises(ValueError, match="tuned_blocks=3 of an encoder with 2 blocks"):
             replace(FINE_TUNE, tuned_blocks=3).classifier(encoder(), 4)
         replace(FINE_TUNE, tuned_blocks=2, drop_path=0.1).classifier(encoder(), 4)
+
+
+class Readings(nn.Module):
+    """Gives each picture the scores written in its first pixels, times 10."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, 0, 0, :2] * 10
+
+
+class Lossy:
+    """A source that cannot read some of its items."""
+
+    def __init__(self, whole: Images, missing: set[int]) -> None:
+        self.whole, self.missing, self.classes = whole, missing, whole.classes
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        found = (torch.tensor([row for row in rows.tolist() if row not in self.missing]) for rows in order)
+        return self.whole.batches((rows.long() for rows in found), device)
+
+
+def readings(*scores: tuple[float, float]) -> Images:
+    pixels = torch.zeros(len(scores), 3, 1, 2)
+    pixels[:, 0, 0] = torch.tensor(scores)
+    return Images(pixels, torch.zeros(len(scores), dtype=torch.int64), ("a", "b"))
+
+
+def plain(images: Tensor, generator: Generator) -> Tensor:
+    return images
+
+
+def swapped(images: Tensor, generator: Generator) -> Tensor:
+    return images.flip(-1)
+
+
+def test_the_softmax_is_taken_before_the_mean_over_views() -> None:
+    """One view is certain of b by its logits, two lean to a: their mean probability says a, their mean logit b."""
+    leaning, certain = readings((0.2, 0.0)), readings((0.0, 3.0))
+    views = (View(leaning, (plain,)), View(certain, (plain,)), View(leaning, (plain,)), View(leaning, (plain,)))
+    logits = torch.stack([Readings()(view.source.pixels.float())[0] for view in views])  # type: ignore[attr-defined]
+    assert (logits.mean(0).argmax(), logits.softmax(1).mean(0).argmax()) == (1, 0)
+    assert accuracy(Readings(), views, runtime()) == 100
+
+
+def test_all_crops_of_all_clips_are_counted() -> None:
+    source = readings((1.0, 0.0), (0.0, 1.0), (0.6, 0.0))
+    assert accuracy(Readings(), (View(source, (plain,)),), runtime()) == pytest.approx(200 / 3)
+    assert accuracy(Readings(), (View(source, (swapped,)),), runtime()) == pytest.approx(100 / 3)
+    stronger = (View(source, (plain, swapped, swapped)), View(source, (swapped,)))
+    assert accuracy(Readings(), stronger, runtime()) == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 500])
+def test_items_that_no_view_can_read_do_not_count_and_rows_stay_together(at_once: int) -> None:
+    source = readings((1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0))
+    views = (View(Lossy(source, {0, 3}), (plain,)), View(Lossy(source, {3}), (plain,)))
+    assert accuracy(Readings(), views, runtime(), at_once) == pytest.approx(200 / 3)
+
+
+def test_a_test_set_of_which_nothing_can_be_read_is_refused() -> None:
+    source = Lossy(readings((1.0, 0.0)), {0})
+    with pytest.raises(DataError, match="none of the 1 items to test on can be read"):
+        accuracy(Readings(), (View(source, (plain,)),), runtime())
+    for nothing in ((), (View(source, ()),)):
+        with pytest.raises(ValueError, match=r"splits.views needs a view, and each view an augmentation"):
+            accuracy(Readings(), nothing, runtime())
+
+
+def test_clips_are_fine_tuned_probed_and_voted_on_as_pictures_are() -> None:
+    """The same stills as clips of four frames, through a model of clips."""
+    grid = Grid.of(4, (16, 16), (2, 8, 8))
+    pixels = (part.pixels.unsqueeze(2).expand(-1, -1, 4, -1, -1) for part in (TRAIN, TEST))
+    train, test = (Images(clips, part.labels, part.classes) for clips, part in zip(pixels, (TRAIN, TEST), strict=True))
+    splits = splits_of(train, test)
+    for protocol in (
+        replace(
+            FINE_TUNE, recipe=replace(RECIPE, epochs=15), mixup=0.8, cutmix=1.0, erasing=0.25, tune_positions=False
+        ),
+        LinearProbe(replace(RECIPE, epochs=20), pooling="mean", cached=True),
+        NearestNeighbours(pooling="mean"),
+    ):
+        torch.manual_seed(0)
+        video = Encoder(grid, Transformer(16, 2, 2), class_token=False, positions="sincos_1d")
+        assert protocol(video, splits, VIEW, runtime())["top1"] > 35

@@ -1,0 +1,98 @@
+"""Which frames of a clip a model sees: drawn for training, fixed for testing (VideoMAE Sec. 4.1, Appendix 7).
+
+Frames are ids from 0 in presentation order, ``(frames,)`` int64, never descending. A clip too short to say anything
+about time is refused: that would be a still, or a sequence of repeats, under a label of motion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from mae.data.source import DataError
+
+
+class Sampling(Protocol):
+    """``frames`` of them out of ``length``; DataError, without a name, when the clip is too short."""
+
+    @property
+    def frames(self) -> int: ...
+
+    def train(self, length: int, generator: Generator) -> Tensor:
+        """Ids for one training example of a clip of ``length`` frames."""
+        ...
+
+    def test(self, length: int, view: int, views: int) -> Tensor:
+        """Ids of view ``view`` of ``views``: nothing is random."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Frames ``stride`` apart from a start anywhere in the clip: Kinetics, and all pre-training.
+
+    Tested on ``views`` stretches spread evenly from the first to the last frame, a single one from the centre. Ids
+    past the end are the last frame, as released.
+    """
+
+    frames: int
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.stride < 1:
+            raise DataError(f"{self}: give at least one frame and a stride of at least 1.")
+
+    def train(self, length: int, generator: Generator) -> Tensor:
+        _require(length, min(2, self.frames))
+        room = max(0, length - 1 - (self.frames - 1) * self.stride)
+        return self._from(int(torch.randint(room + 1, (), generator=generator)), length)
+
+    def test(self, length: int, view: int, views: int) -> Tensor:
+        _check_view(view, views)
+        _require(length, min(2, self.frames))
+        room = max(0, (length - 1) // self.stride + 1 - self.frames)  # in steps of the stride
+        start = room // 2 if views == 1 else room * view // (views - 1)
+        return self._from(start * self.stride, length)
+
+    def _from(self, start: int, length: int) -> Tensor:
+        return (start + self.stride * torch.arange(self.frames)).clamp(max=length - 1)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """One frame of each of ``frames`` equal segments of the whole clip (TSN): fine-tuning on Something-Something.
+
+    In training a random one, the segments being a whole number of frames long, as released. Tested with two views on
+    the starts and on the middles of the segments, in general at the fraction ``view / views`` of each; a single view
+    takes the middles.
+    """
+
+    frames: int
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise DataError(f"{self}: give at least one frame.")
+
+    def train(self, length: int, generator: Generator) -> Tensor:
+        _require(length, max(2, self.frames))
+        segment = length // self.frames
+        return torch.arange(self.frames) * segment + torch.randint(segment, (self.frames,), generator=generator)
+
+    def test(self, length: int, view: int, views: int) -> Tensor:
+        _check_view(view, views)
+        _require(length, max(2, self.frames))
+        numerator, denominator = (1, 2) if views == 1 else (view, views)
+        return (torch.arange(self.frames) * denominator + numerator) * length // (self.frames * denominator)
+
+
+def _require(length: int, least: int) -> None:
+    if length < least:
+        raise DataError(f"has {length} frames, {least} are asked for")
+
+
+def _check_view(view: int, views: int) -> None:
+    if not 0 <= view < views:
+        raise DataError(f"view={view} of views={views} does not exist; count views from 0 to {views - 1}.")

@@ -1,0 +1,98 @@
+"""How often a model is right: features and predictions over whole test sets, averaged over the views of an item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+
+import torch
+from torch import Generator, Tensor, nn
+
+from mae.classifier import Classifier
+from mae.data.augment import Augment
+from mae.data.source import DataError, Images, Shifted, Source, View
+from mae.grid import Grid
+from mae.train.loop import Runtime
+
+#: Pictures that are tested at once.
+AT_ONCE = 500
+
+
+def clips_at_once(grid: Grid) -> int:
+    """How many clips of this grid are tested at once, so that they hold as many patches as ``AT_ONCE`` pictures."""
+    return max(1, AT_ONCE // grid.t)
+
+
+@torch.no_grad()
+def features(model: Classifier, source: Source, augment: Augment, runtime: Runtime) -> Images:
+    """Pooled features ``(n, D)`` float32 of the whole source, held as a source of their own."""
+    model.eval()
+    found, labels = [], []
+    for batch in source.batches(_in_order(len(source), clips_at_once(model.grid)), runtime.device):
+        with runtime.autocast():
+            found.append(model.features(augment(batch.images, Generator(runtime.device))).float())
+        labels.append(batch.labels)
+    return Images(torch.cat(found), torch.cat(labels), source.classes)
+
+
+def robustness(model: nn.Module, shifts: Mapping[str, Sequence[Shifted]], runtime: Runtime) -> dict[str, float]:
+    """For each shifted test set ``top1_NAME``, in percent, the mean over its parts, and ``error_NAME``, 100 less that.
+
+    Of corruptions the error is a plain mean over kinds and severities. That is not the mCE of ImageNet-C, which divides
+    each kind's error by AlexNet's.
+    """
+    found: dict[str, float] = {}
+    for name, parts in shifts.items():
+        top1 = fmean(
+            accuracy(model, (View(part.source, (part.augment,)),), runtime, among=part.among) for part in parts
+        )
+        found |= {f"top1_{name}": top1, f"error_{name}": 100.0 - top1}
+    return found
+
+
+@torch.no_grad()
+def accuracy(
+    model: nn.Module,
+    views: Sequence[View],
+    runtime: Runtime,
+    at_once: int = AT_ONCE,
+    among: Tensor | None = None,
+) -> float:
+    """Top-1 accuracy in percent over the items of a test set, each predicted from all ``views`` of it together.
+
+    The softmax of every view is taken before the mean over them (VideoMAE, released evaluation). ``among: (K,)`` int64
+    restricts predictions to these classes, None to none. An item that no view can read counts for nothing.
+    """
+    if not views or not all(view.augments for view in views):
+        raise ValueError("there is nothing to test on: splits.views needs a view, and each view an augmentation")
+    model.eval()
+    chosen = None if among is None else among.to(runtime.device)
+    items = len(views[0].source)
+    labels = torch.full((items,), -1, device=runtime.device)
+    seen = torch.zeros(items, dtype=torch.bool, device=runtime.device)
+    shares: Tensor | None = None
+    for source, augments in views:
+        for batch in source.batches(_in_order(items, at_once), runtime.device):
+            rows = batch.rows.to(runtime.device)
+            labels[rows], seen[rows] = batch.labels, True
+            for augment in augments:
+                with runtime.autocast():
+                    logits = model(augment(batch.images, Generator(runtime.device)))
+                logits = logits.float() if chosen is None else logits[:, chosen].float()
+                if shares is None:
+                    shares = logits.new_zeros(items, logits.shape[1])
+                shares[rows] += logits.softmax(1)
+    if shares is None or not seen.any():
+        raise DataError(f"none of the {items} items to test on can be read; check the data of the test split.")
+    predicted = shares.argmax(1) if chosen is None else chosen[shares.argmax(1)]
+    return percent((predicted == labels)[seen])
+
+
+def percent(hits: Tensor) -> float:
+    """Share of True among ``hits: (n,)``, in percent."""
+    return 100.0 * hits.sum().item() / len(hits)
+
+
+def _in_order(samples: int, batch_size: int) -> Iterator[Tensor]:
+    """All indices once, in batches, the last one shorter."""
+    return iter(torch.split(torch.arange(samples), batch_size))
