@@ -13,19 +13,25 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from experiments.plan import PRETRAIN, Job, data_section
-from experiments.spec import Spec, SpecError
+from experiments.plan import FILE, PRETRAIN, Job, data_section
+from experiments.spec import Spec, SpecError, origin_of
 from mae.data.augment import Augment, Compose, Normalise
+from mae.data.clip_crops import crops
+from mae.data.clips import ClipSource
 from mae.data.folder import staged
+from mae.data.part import part_of
+from mae.data.sampling import Sampling
 from mae.data.shifts import Shift
-from mae.data.source import Shifted, Splits
+from mae.data.source import Shifted, Splits, View
 from mae.flops import decoder_width
+from mae.frames import FrameSelection, SameFrames
 from mae.grid import Grid
 from mae.masking import Strategy
 from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer
 from mae.targets import Target
 from mae.train.evaluate import Evaluation
 from mae.train.optim import Recipe
+from mae.weights import adapt
 
 
 def make(section: dict[str, Any], **extra: Any) -> Any:
@@ -62,8 +68,28 @@ def autoencoder_of(spec: Spec) -> MaskedAutoencoder:
     encoder = encoder_of(spec)
     target: Target = make(spec["target"])
     shape = Transformer(decoder_width(model), model["decoder"]["depth"], model["decoder"]["heads"])
-    decoder = Decoder(grid, encoder, shape, target.width(grid), positions=model["positions"])
-    return MaskedAutoencoder(encoder, decoder, target, spec["objective"]["loss"])
+    frames = frames_of(spec)
+    decoder = Decoder(
+        grid,
+        encoder,
+        shape,
+        target.width(frames.target_grid(grid)),
+        positions=model["positions"],
+        embed_bias=model["decoder"].get("embed_bias", True),
+    )
+    return MaskedAutoencoder(encoder, decoder, target, spec["objective"]["loss"], frames)
+
+
+def frames_of(spec: Spec) -> FrameSelection:
+    """Which frames are predicted from which; specs of pictures do not say."""
+    return cast(FrameSelection, make(spec["target_frames"])) if "target_frames" in spec else SameFrames()
+
+
+def sampling_of(spec: Spec, stage: str) -> Sampling:
+    """How a stage takes frames from clips."""
+    if stage == PRETRAIN:
+        return frames_of(spec).sampling(make(spec["data"]["sampling"]))
+    return cast(Sampling, make(spec["evaluate"][stage]["sampling"]))
 
 
 def mask_of(spec: Spec) -> Strategy:
@@ -91,13 +117,15 @@ def splits_of(spec: Spec, cache: Path, section: str = "data") -> Splits:
     return _splits(json.dumps(spec[section]["source"], sort_keys=True), cache)
 
 
-def data_of(spec: Spec, stage: str, cache: Path) -> tuple[Splits, Augment, Augment]:
-    """The data of a stage, what is done to a training batch, and what to a test batch, both on the device."""
+def data_of(spec: Spec, stage: str, cache: Path) -> tuple[Splits, Augment]:
+    """The data of a stage with the views to test on, and what is done to a training batch on the device."""
     section = data_section(stage)
     data, splits = spec[section], splits_of(spec, cache, section)
     normalise = Normalise(data["mean"], data["std"])
     recipe = spec["augment"] if stage == PRETRAIN else spec["evaluate"][stage]["augment"]
     view: Augment = Compose((make(recipe), normalise))
+    if is_clips(data):
+        return _clips_of(spec, stage, splits, view)
     pretrain, _ = staged(splits.pretrain, view)
     train, train_augment = staged(splits.train, view)
     test, test_augment = staged(splits.test, Compose((make(data["test_augment"]), normalise)))
@@ -108,8 +136,41 @@ def data_of(spec: Spec, stage: str, cache: Path) -> tuple[Splits, Augment, Augme
         )
         for name, shift in shifts_of(data).items()
     }
-    splits = replace(splits, pretrain=pretrain, train=train, test=test, shifts=shifts)
-    return splits, train_augment, test_augment
+    views = (View(test, (test_augment,)),)
+    return replace(splits, pretrain=pretrain, train=train, test=test, shifts=shifts, views=views), train_augment
+
+
+def is_clips(data: dict[str, Any]) -> bool:
+    """Whether a section of data names clips, whose sources must be told which frames to take."""
+    return "stride" in data
+
+
+def _clips_of(spec: Spec, stage: str, splits: Splits, augment: Augment) -> tuple[Splits, Augment]:
+    """Training draws of the frames and of a part of the clips, and the views that a test averages over."""
+    data = spec[data_section(stage)]
+    sampling, normalise = sampling_of(spec, stage), Normalise(data["mean"], data["std"])
+    looks: dict[str, Any] = (
+        {"repeats": 1, "views": {"clips": 1, "crops": 1}} if stage == PRETRAIN else spec["evaluate"][stage]
+    )
+    learn, test = (
+        cast(ClipSource, part) for part in (splits.pretrain if stage == PRETRAIN else splits.train, splits.test)
+    )
+    taken = learn.taking(sampling, repeats=looks["repeats"], seed=spec["seed"])
+    source, train_augment = staged(taken, augment)
+    source = part_of(source, data["samples"][PRETRAIN if stage == PRETRAIN else "train"])
+    clips, count = looks["views"]["clips"], looks["views"]["crops"]
+    ends = (make(data["test_augment"]),) if count == 1 else crops(data["input_size"], count)
+    ways = [Compose((end, normalise)) for end in ends]
+    views = []
+    for number in range(clips):
+        seen = test.taking(sampling, view=number, views=clips)
+        found = [staged(seen, way) for way in ways]
+        parts = [(part_of(part, data["samples"]["test"]), way) for part, way in found]
+        if all(part is seen for part, _ in found):  # one reading serves all crops
+            views.append(View(parts[0][0], tuple(way for _, way in parts)))
+        else:
+            views += [View(part, (way,)) for part, way in parts]
+    return replace(splits, pretrain=source, train=source, test=views[0].source, views=tuple(views)), train_augment
 
 
 def shifts_of(data: dict[str, Any]) -> dict[str, Shift]:
@@ -129,19 +190,23 @@ def check(jobs: Iterable[Job]) -> None:
         spec = job.spec
         sections = [spec[key] for key in ("model", "mask", "target", "objective", "augment", "data", "evaluate_data")]
         recipe = spec["pretrain"] if job.stage == PRETRAIN else spec["evaluate"][job.stage]
-        key = json.dumps([*sections, recipe])
+        key = json.dumps([*sections, spec.get("target_frames"), spec["origin"], recipe])
         if key in seen:
             continue
         seen.add(key)
         try:
             with torch.device("meta"):
+                if is_clips(spec[data_section(job.stage)]):
+                    sampling_of(spec, job.stage)
                 if job.stage == PRETRAIN:
                     mask_of(spec).visible(grid_of(spec))
+                    frames_of(spec).check(mask_of(spec), grid_of(spec))
                     autoencoder_of(spec)
                     recipe_of(spec)
                     augment_of(spec, spec["augment"])
                 else:
                     _check_transfer(spec)
+                    _check_origin(spec, job.stage)
                     classes = spec["evaluate_data"]["classes"]
                     evaluation_of(spec, job.stage).classifier(encoder_of(spec), classes)
                     augment_of(spec, spec["evaluate"][job.stage]["augment"])
@@ -158,6 +223,20 @@ def _check_transfer(spec: Spec) -> None:
         raise ValueError(
             f"evaluate_data has (channels, frames, input_size) {shapes[1]} and data {shapes[0]}; make them equal"
         )
+
+
+def _check_origin(spec: Spec, stage: str) -> None:
+    """Weights of another origin than the spec's own pre-training must fit; a file of them must be there."""
+    origin = spec["origin"]
+    if spec["evaluate"][stage]["init"] != "pretrained":
+        return
+    if origin["stage"] == FILE:
+        if origin["path"] is None or not Path(origin["path"]).is_file():
+            raise ValueError(
+                f"origin.path={origin['path']} is no file; name the weights to start from: origin.path=FILE"
+            )
+    elif (other := origin_of(spec)) is not None:
+        adapt(encoder_of(other).state_dict(), encoder_of(spec))
 
 
 def parameter_bytes(spec: Spec) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from experiments.plan import PRETRAIN, Job
+from experiments.plan import Job
 from experiments.spec import CONF, SpecError, groups, nearest
 
 if TYPE_CHECKING:
@@ -86,29 +86,27 @@ def make_out(out: Path) -> None:
 
 
 def pending(jobs: Sequence[Job], done: set[str], out: Path) -> list[Job]:
-    """The jobs still to run. A finished pre-training runs again only if its weights are gone and someone needs them.
+    """The jobs still to run. A finished one runs again only if its weights are gone and someone needs them.
 
-    One that is not finished runs if someone needs it, or if the table reports on the pre-training itself.
+    One that is not finished runs if someone needs it, or if the table reports on it. A job comes after what it needs.
     """
-    needed = {job.needs for job in jobs if job.fingerprint not in done}
-
-    def wanted(job: Job) -> bool:
-        if job.stage != PRETRAIN:
-            return job.fingerprint not in done
+    needed: set[str | None] = set()
+    wanted: list[Job] = []
+    for job in reversed(jobs):
         gone = not (out / "weights" / job.fingerprint / "checkpoint.json").exists()
-        if job.fingerprint in needed:
-            return gone or job.fingerprint not in done
-        return job.reported and job.fingerprint not in done
-
-    return [job for job in jobs if wanted(job)]
+        missing = job.fingerprint not in done
+        if (missing and job.reported) or (job.fingerprint in needed and (missing or gone)):
+            wanted.append(job)
+            needed.add(job.needs)
+    return wanted[::-1]
 
 
 def place(jobs: Sequence[Job], finished: dict[str, Run], tracker: Tracker) -> None:
     """Tag finished runs with every cell they serve, and take the tags off runs whose spec has changed since."""
     for job in jobs:
         if run := finished.get(job.fingerprint):
-            tracker.place(run, {cell.table: cell.row for cell in job.cells})
-    now = {(c.table, c.row, c.seed, job.stage, job.spec["scale"]): job.fingerprint for job in jobs for c in job.cells}
+            tracker.place(run, {cell.table: cell.row for cell in job.shown})
+    now = {(c.table, c.row, c.seed, job.stage, job.spec["scale"]): job.fingerprint for job in jobs for c in job.shown}
     for run in finished.values():
         tracker.displace(run, now)
 

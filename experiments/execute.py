@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from experiments import work
 from experiments.assemble import check, parameter_bytes
-from experiments.plan import PRETRAIN, Job
+from experiments.plan import Job
 from experiments.spec import SpecError
 from experiments.tracking import Tracker, locked
 from experiments.work import Machine, Progress
@@ -54,8 +54,15 @@ def workers_for(jobs: Sequence[Job], machine: Machine) -> int:
     """How many processes share the jobs when nobody says: one a core where a job takes one thread, else one."""
     if machine.device.type != "cpu" or machine.threads == 0:
         return 1
-    chains = {job.needs or job.fingerprint for job in jobs}
-    return max(1, min((os.cpu_count() or 1) // machine.threads, len(chains)))
+    return max(1, min((os.cpu_count() or 1) // machine.threads, len(set(roots(jobs).values()))))
+
+
+def roots(jobs: Sequence[Job]) -> dict[str, str]:
+    """The training that each of ``jobs`` goes back to, over all in between; both by fingerprint."""
+    found: dict[str, str] = {}
+    for job in jobs:  # each comes after what it needs
+        found[job.fingerprint] = found.get(job.needs, job.needs) if job.needs else job.fingerprint
+    return found
 
 
 def preflight(jobs: Sequence[Job], machine: Machine) -> None:
@@ -63,8 +70,8 @@ def preflight(jobs: Sequence[Job], machine: Machine) -> None:
     check(jobs)
     if not jobs:
         return
-    # two checkpoints of weights and two moments at the worst moment, and the weights of each pre-training
-    sizes = {job.fingerprint: parameter_bytes(job.spec) for job in jobs if job.stage == PRETRAIN}
+    # two checkpoints of weights and two moments at the worst moment, and the weights that each leaves
+    sizes = {job.fingerprint: parameter_bytes(job.spec) for job in jobs if job.leaves_weights}
     need = 6 * max(sizes.values(), default=0) + sum(sizes.values()) + (32 << 20)
     free = shutil.disk_usage(machine.out).free
     if free < need:
@@ -84,7 +91,7 @@ def preflight(jobs: Sequence[Job], machine: Machine) -> None:
 def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, workers: int = 1, again: bool = False) -> None:
     """Run ``jobs`` with one progress bar over all of them, in ``workers`` processes side by side.
 
-    Each worker takes the first job that nobody holds and whose pre-training is done. ``again`` runs finished ones, too.
+    Each worker takes the first job that nobody holds and that has the weights it needs. ``again`` runs finished ones.
     """
     since = time.time() if again else 0.0
     pause = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants a line now and then
@@ -120,11 +127,10 @@ class Display:
 
 def longest_first(jobs: Sequence[Job]) -> list[Job]:
     """Jobs by the work that hangs together with them, most first: no long row is left to one worker at the end."""
-    chain: dict[str, float] = {}
+    root, chain = roots(jobs), dict[str, float]()
     for job in jobs:
-        name = job.needs or job.fingerprint
-        chain[name] = chain.get(name, 0.0) + job.flops
-    return sorted(jobs, key=lambda job: -chain[job.needs or job.fingerprint])
+        chain[root[job.fingerprint]] = chain.get(root[job.fingerprint], 0.0) + job.flops
+    return sorted(jobs, key=lambda job: -chain[root[job.fingerprint]])
 
 
 def _work(jobs: Sequence[Job], tracker: Tracker, machine: Machine, since: float, display: Display) -> None:
@@ -150,7 +156,7 @@ def _take(job: Job, tracker: Tracker, machine: Machine, since: float, display: D
             return False
         done = next(tracker.runs(f"tags.fingerprint = '{job.fingerprint}' and attributes.status = 'FINISHED'"), None)
         stale = done is None or (done.info.end_time or 0) < since * 1000
-        if stale or (job.stage == PRETRAIN and not machine.weights(job.fingerprint).index.exists()):
+        if stale or (job.leaves_weights and not machine.weights(job.fingerprint).index.exists()):
             display.begin(job)
             work.run_job(job, tracker, machine, display.progress)
         else:
@@ -165,7 +171,8 @@ def _share(
     context = multiprocessing.get_context("spawn")
     events: Queue[tuple[str, Any, Any]] = context.Queue()
     arguments = (jobs, tracker.uri, machine, since, os.getpid(), events)
-    processes = [context.Process(target=_worker, args=arguments, daemon=True) for _ in range(workers)]
+    # no daemons: those may not have processes of their own, which write and decode data
+    processes = [context.Process(target=_worker, args=arguments) for _ in range(workers)]
     for process in processes:
         process.start()
     running, begun = workers, set()

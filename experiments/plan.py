@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from experiments.spec import Ablation, Row, Spec, SpecError, fingerprint, spec_of
+from experiments.spec import Ablation, Row, Spec, SpecError, at_scale, fingerprint, origin_of, spec_of
 from mae import NUMERICS
 from mae.data.listing import listing_digest
-from mae.flops import classify_flops, num_keep, pretrain_flops
+from mae.flops import classify_flops, predicted_values, pretrain_flops, visible
 
 PRETRAIN = "pretrain"
+SUPERVISED = "supervised"
+#: The stage of an origin that is no training of this project but a file of weights.
+FILE = "file"
 
 #: The sections of a spec that a pre-training reads; everything else can change without training again.
 PRETRAIN_SECTIONS = ("model", "data", "mask", "target", "objective", "augment", "pretrain", "seed", "precision")
+#: Those that only the specs of clips have.
+CLIP_SECTIONS = ("target_frames",)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Where a result belongs: a row of a table, for one seed; ``paper`` says where that table is published."""
+    """Where a result belongs: a row of a table, for one seed; ``paper`` says where that table is published.
+
+    ``shown`` is False for a training that serves the row and that its table does not report on.
+    """
 
     table: str
     row: str
     seed: int
     paper: str = ""
+    shown: bool = True
 
 
 @dataclass
 class Job:
-    """One training. ``needs`` is the fingerprint of the pre-training an evaluation starts from, None for none.
+    """One training. ``needs`` is the fingerprint of the training whose weights it starts from, None for none.
 
-    ``reported`` is False for a pre-training that only serves evaluations: no column of the table is its own.
+    ``reported`` is False for a training that only serves others: no column of the table is its own.
     """
 
     stage: str
@@ -51,6 +60,16 @@ class Job:
         """What a person calls it: the first cell it serves, and its stage."""
         cell = self.cells[0]
         return f"{cell.table} [{cell.row}] seed {cell.seed} {self.stage}"
+
+    @property
+    def leaves_weights(self) -> bool:
+        """Whether others may start from its weights."""
+        return self.stage in (PRETRAIN, SUPERVISED)
+
+    @property
+    def shown(self) -> list[Cell]:
+        """The cells whose tables report on it."""
+        return [cell for cell in self.cells if cell.shown]
 
 
 def data_section(stage: str) -> str:
@@ -72,13 +91,25 @@ def portable(value: Any) -> Any:
         return [portable(item) for item in value]
     if not isinstance(value, dict):
         return value
-    named = {key: _CONTENT[key](item) for key, item in value.items() if key in _CONTENT and item is not None}
+    clips = str(value.get("_target_", "")).startswith("mae.data.clip_sets.")
+    content = {"root": _clips if clips else _listing, "path": _file}
+    named = {key: content[key](item) for key, item in value.items() if key in content and item is not None}
     return {key: portable(item) for key, item in value.items()} | named
 
 
 @lru_cache
 def _listing(root: str) -> str:
     return listing_digest(root)
+
+
+@lru_cache
+def _clips(root: str) -> str:
+    """A digest of the names and sizes of the clips under a folder, and of the content of the lists among them."""
+    from mae.data.clip_lists import clip_catalogue
+
+    lists = sorted(path for path in Path(root).rglob("*") if path.suffix in (".txt", ".csv", ".json"))
+    named = {path.relative_to(root).as_posix(): _file(str(path)) for path in lists}
+    return fingerprint({"clips": listing_digest(clip_catalogue(root)), "lists": named})
 
 
 @lru_cache
@@ -91,9 +122,6 @@ def _file(path: str) -> str:
         while part := file.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()
-
-
-_CONTENT = {"root": _listing, "path": _file}
 
 
 def table_name(ablation: str, variant: str) -> str:
@@ -114,59 +142,86 @@ def plan(
 ) -> list[Job]:
     """Every training that ``ablations`` need at ``scale`` for seeds 0 .. ``seeds - 1``, in the order to run them.
 
-    Jobs come row by row: a pre-training, then its evaluations. A training shared by rows or tables appears once.
+    Jobs come row by row, each after the one whose weights it starts from. A training shared by rows, columns or
+    tables appears once.
     """
     variant = variant_of(overrides)
     jobs: dict[str, Job] = {}
     for seed in range(seeds):
         for ablation in ablations:
             paper = f"arXiv {ablation.paper['arxiv']}, {ablation.paper['where']}"
-            stages = list(dict.fromkeys(column.stage for column in ablation.columns.values()))
             for row in ablation.rows.values():
                 if (rows and row.label not in rows) or not exists(row, scale):
                     continue
-                spec = spec_of(ablation, row, scale, seed, overrides)
-                for job in row_jobs(spec, stages):
-                    reported = job.reported
-                    job = jobs.setdefault(job.fingerprint, job)
-                    job.reported |= reported
-                    job.cells.append(Cell(table_name(ablation.name, variant), row.label, seed, paper))
+                taken: dict[str, str] = {}  # the one training of each stage that the table shows in this row
+                for changes, stages in stages_by_changes(ablation, scale).items():
+                    spec = spec_of(ablation, row, scale, seed, overrides, changes)
+                    for job in row_jobs(spec, stages):
+                        own = job.spec is spec and taken.setdefault(job.stage, job.fingerprint) == job.fingerprint
+                        cell = Cell(table_name(ablation.name, variant), row.label, seed, paper, own)
+                        reported = job.reported
+                        job = jobs.setdefault(job.fingerprint, job)
+                        job.reported |= reported
+                        _add(cell, job.cells)
     return list(jobs.values())
 
 
+def _add(cell: Cell, cells: list[Cell]) -> None:
+    """Put ``cell`` among ``cells`` once; it is shown if it is for any reason."""
+    for other in (cell, replace(cell, shown=not cell.shown)):
+        if other in cells:
+            cells[cells.index(other)] = replace(cell, shown=cell.shown or other.shown)
+            return
+    cells.append(cell)
+
+
+def stages_by_changes(ablation: Ablation, scale: str) -> dict[tuple[str, ...], list[str]]:
+    """The stages of a table by what their columns change at ``scale``, those that change nothing first."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for column in sorted(ablation.columns.values(), key=lambda column: bool(at_scale(column.set, scale))):
+        stages = found.setdefault(tuple(at_scale(column.set, scale)), [])
+        if column.stage not in stages:
+            stages.append(column.stage)
+    return found
+
+
 def row_jobs(spec: Spec, stages: Sequence[str]) -> list[Job]:
-    """The trainings behind one row for one seed: its pre-training if any stage starts from one, and the stages."""
-    needs_pretraining = [s for s in stages if s == PRETRAIN or spec["evaluate"][s]["init"] == "pretrained"]
-    source = {"numerics": NUMERICS, **{key: portable(spec[key]) for key in PRETRAIN_SECTIONS}}
-    pretraining = fingerprint(source)
-    jobs = []
-    if needs_pretraining:
-        jobs.append(Job(PRETRAIN, pretraining, spec, None, _pretrain_flops(spec), reported=PRETRAIN in stages))
-    for stage in stages:
-        if stage == PRETRAIN:
-            continue
-        needs = pretraining if stage in needs_pretraining else None
+    """The trainings behind one row for one seed: what its stages start from, if any does, and the stages."""
+    evaluations = [stage for stage in stages if stage != PRETRAIN]
+    origin = spec["origin"]
+    sections = (*PRETRAIN_SECTIONS, *(key for key in CLIP_SECTIONS if key in spec))
+    own = fingerprint({"numerics": NUMERICS, **{key: portable(spec[key]) for key in sections}})
+    jobs: list[Job] = []
+    start: Any = None  # what an evaluation of pre-trained weights starts from, as it stands in its identity
+    if any(spec["evaluate"][stage]["init"] == "pretrained" for stage in evaluations):
+        start = portable({"path": origin["path"]}) if origin["stage"] == FILE else own
+        if (other := origin_of(spec)) is not None:
+            jobs = [replace(job, reported=False) for job in row_jobs(other, [origin["stage"]])]
+            start = jobs[-1].fingerprint
+    if PRETRAIN in stages or start == own:
+        jobs.append(Job(PRETRAIN, own, spec, None, _pretrain_flops(spec), reported=PRETRAIN in stages))
+    for stage in evaluations:
+        source = start if spec["evaluate"][stage]["init"] == "pretrained" else None
         identity = {
             "numerics": NUMERICS,
-            "from": needs,
+            "from": source,
             "stage": stage,
             "evaluate": spec["evaluate"][stage],
             "data": portable(spec[data_section(stage)]),
             **{key: spec[key] for key in ("seed", "precision")},
         }
-        if needs is None:
+        if source != own:
             identity["model"] = {key: value for key, value in spec["model"].items() if key != "decoder"}
+        needs = source if isinstance(source, str) else None
         jobs.append(Job(stage, fingerprint(identity), spec, needs, _evaluate_flops(spec, stage)))
     return jobs
 
 
-def _patches(spec: Spec) -> tuple[int, int]:
-    """Number of patches of a clip, and values in one."""
+def _patches(spec: Spec) -> tuple[int, int, int]:
+    """Temporal slots of a clip (a picture has one), patches in each, and values in a patch."""
     extent = [spec["data"]["frames"], *spec["data"]["input_size"]]
-    return (
-        prod(length // part for length, part in zip(extent, spec["model"]["patch"], strict=True)),
-        prod(spec["model"]["patch"]) * spec["data"]["channels"],
-    )
+    slots, rows, columns = (length // part for length, part in zip(extent, spec["model"]["patch"], strict=True))
+    return slots, rows * columns, prod(spec["model"]["patch"]) * spec["data"]["channels"]
 
 
 def _samples_seen(recipe: dict[str, Any], samples: int) -> float:
@@ -174,26 +229,31 @@ def _samples_seen(recipe: dict[str, Any], samples: int) -> float:
 
 
 def _pretrain_flops(spec: Spec) -> float:
-    patches, patch_dim = _patches(spec)
+    slots, plane, patch_dim = _patches(spec)
+    patches, predicted = slots * plane, None
     try:
-        visible = num_keep(patches, spec["mask"]["ratio"], spec["mask"]["rounding"])
+        kept = visible(spec["mask"], slots, plane)
     except ValueError as error:
         raise SpecError(str(error)) from error
-    forward = pretrain_flops(spec["model"], patches, visible, patch_dim)
+    if "target_frames" in spec:
+        patch, channels = spec["model"]["patch"], spec["data"]["channels"]
+        predicted = predicted_values(spec["target_frames"], patches - kept, slots, patch, channels)
+    forward = pretrain_flops(spec["model"], patches, kept, patch_dim, predicted)
     return 3 * forward * _samples_seen(spec["pretrain"], spec["data"]["samples"]["pretrain"])
 
 
 def _evaluate_flops(spec: Spec, stage: str) -> float:
-    """A frozen encoder costs one forward pass a picture; a trained one costs three."""
-    forward = classify_flops(spec["model"], *_patches(spec))
-    data = spec[data_section(stage)]
-    samples, protocol = data["samples"], spec["evaluate"][stage]["protocol"]
-    seen, tested = float(samples["train"]), samples["test"]
+    """A frozen encoder costs one forward pass a picture or clip; a trained one costs three."""
+    slots, plane, patch_dim = _patches(spec)
+    forward = classify_flops(spec["model"], slots * plane, patch_dim)
+    data, section = spec[data_section(stage)], spec["evaluate"][stage]
+    samples, protocol = data["samples"], section["protocol"]
+    seen, tested = float(samples["train"]), samples["test"] * prod(section.get("views", {}).values())
     if "recipe" in protocol and not protocol.get("cached"):
         seen = _samples_seen(protocol["recipe"], samples["train"]) * (3 if "FineTune" in protocol["_target_"] else 1)
     if "FineTune" in protocol["_target_"]:
         tested += sum(_shifted(shift, samples["test"]) for shift in data.get("shifts", {}).values())
-    return forward * (seen + tested)
+    return forward * (seen * section.get("repeats", 1) + tested)
 
 
 def _shifted(shift: dict[str, Any], test: int) -> int:

@@ -48,7 +48,7 @@ from experiments.command import (  # noqa: E402
     read,
 )
 from experiments.plan import PRETRAIN, Cell, Job, plan, table_name, variant_of  # noqa: E402
-from experiments.spec import Ablation, SpecError, ablation_names, groups, load_ablation, nearest  # noqa: E402
+from experiments.spec import SCALES, Ablation, SpecError, ablation_names, load_ablation, nearest  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def parse(arguments: Sequence[str]) -> Options:
         raise SpecError(f"say which table: ablation=NAME, one of all, {', '.join(ablation_names())}")
     return Options(
         ablation=given["ablation"][-1],
-        scale=one_of("scale", groups()["scale"], given, "desk"),
+        scale=one_of("scale", SCALES, given, "desk"),
         seeds=count("seeds", given, 1),
         plan_only=flag("plan_only", given),
         rerun=flag("rerun", given),

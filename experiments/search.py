@@ -46,7 +46,7 @@ from experiments.command import (  # noqa: E402
 )
 from experiments.plan import PRETRAIN, Job, plan, table_name, variant_of  # noqa: E402
 from experiments.space import Search, Space, load_search, search_names, space_of  # noqa: E402
-from experiments.spec import SpecError, fingerprint, groups, nearest  # noqa: E402
+from experiments.spec import SCALES, SpecError, fingerprint, nearest  # noqa: E402
 
 if TYPE_CHECKING:
     from experiments.study import Claim, Result, Study
@@ -77,7 +77,7 @@ def parse(arguments: Sequence[str]) -> Options:
         raise SpecError(f"say which search: search=NAME, one of {', '.join(search_names())}")
     return Options(
         search=given["search"][-1],
-        scale=one_of("scale", groups()["scale"], given, Options.scale),
+        scale=one_of("scale", SCALES, given, Options.scale),
         trials=count("trials", given, Options.trials),
         seeds=count("seeds", given, Options.seeds),
         plan_only=flag("plan_only", given),

@@ -20,14 +20,22 @@ CONF = Path(__file__).resolve().parent / "conf"
 #: A resolved spec: nested plain dicts, lists and scalars.
 Spec = dict[str, Any]
 
+SCALES = ("smoke", "desk", "gpu", "paper")
+#: What stands before the name of a scale in ``conf/scale``, by method: each has pictures or clips of its own.
+METHODS = {"mae": "", "videomae": "clips_"}
+
 
 class SpecError(ValueError):
     """What was asked for cannot be composed; the message names it and the nearest valid names."""
 
 
+#: Overrides for each scale; those under ``all`` come first, at every scale.
+Overrides = Mapping[str, tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: ``metric`` is ``stage/name``.
+    """A column of a table: ``metric`` is ``stage/name``, ``set`` what its stage changes in the spec of every row.
 
     ``relative_to`` names the row whose value divides every other (``invert``: is divided by it).
     """
@@ -38,14 +46,11 @@ class Column:
     better: str = "higher"
     relative_to: str | None = None
     invert: bool = False
+    set: Overrides = field(default_factory=dict)
 
     @property
     def stage(self) -> str:
         return self.metric.split("/")[0]
-
-
-#: Overrides for each scale; those under ``all`` come first, at every scale.
-Overrides = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Ablation:
     paper: Mapping[str, str]
     columns: Mapping[str, Column]
     rows: Mapping[str, Row]
+    method: str = "mae"
     default: str | None = None
     base: Overrides = field(default_factory=dict)
     claims: tuple[str, ...] = ()
@@ -113,6 +119,8 @@ def load_ablation(name: str) -> Ablation:
         raise SpecError(
             f"{path.name}: default {ablation.default!r} is not a row: {nearest(ablation.default, ablation.rows)}"
         )
+    if ablation.method not in METHODS:
+        raise SpecError(f"{path.name}: unknown method {ablation.method!r}: {nearest(ablation.method, METHODS)}")
     for row in ablation.rows.values():
         if unknown := set(row.paper) - set(ablation.columns):
             raise SpecError(f"{path.name}, row {row.label!r}: no column {sorted(unknown)[0]!r}")
@@ -134,8 +142,11 @@ def _ablation(name: str, raw: Mapping[str, Any]) -> Ablation:
         title=raw["title"],
         question=raw["question"],
         paper=dict(raw["paper"]),
-        columns={key: Column(**value) for key, value in raw["columns"].items()},
+        columns={
+            key: Column(**{**value, "set": _overrides(value.get("set"))}) for key, value in raw["columns"].items()
+        },
         rows=rows,
+        method=raw.get("method", "mae"),
         default=None if raw.get("default") is None else str(raw["default"]),
         base=_overrides(raw.get("base")),
         claims=tuple(raw.get("claims") or ()),
@@ -196,14 +207,36 @@ def _check_names(override: str) -> None:
         raise SpecError(f"unknown {key} {value!r}: {nearest(value, options[key])}")
 
 
-def spec_of(ablation: Ablation, row: Row, scale: str, seed: int, overrides: Sequence[str] = ()) -> Spec:
-    """The resolved spec of one row: scale, then the table's base, the row, the user's overrides, and last the seed."""
+def scale_option(method: str, scale: str) -> str:
+    """The file of ``conf/scale`` that composes ``method`` at ``scale``."""
+    return f"{METHODS[method]}{scale}"
+
+
+def spec_of(
+    ablation: Ablation, row: Row, scale: str, seed: int, overrides: Sequence[str] = (), changes: Sequence[str] = ()
+) -> Spec:
+    """The resolved spec of one row: scale, the table's base, the row, the ``changes`` of a column, then the user's.
+
+    The seed comes last.
+    """
     if any(override.partition("=")[0] == "seed" for override in overrides):
         raise SpecError("seed is set by the plan: seeds=N runs seeds 0 to N - 1")
-    layers = [f"scale={scale}", *at_scale(ablation.base, scale), *at_scale(row.set, scale), *overrides]
-    check_overrides(scale, overrides)
+    option = scale_option(ablation.method, scale)
+    own = [*at_scale(ablation.base, scale), *at_scale(row.set, scale), *changes]
+    check_overrides(option, overrides)
     # composing takes most of the time of a plan, and nothing in a spec refers to the seed
-    return {**copy.deepcopy(_composed(tuple(_last_group_wins(layers)))), "seed": seed}
+    layers = tuple(_last_group_wins([f"scale={option}", *own, *overrides]))
+    return {**copy.deepcopy(_composed(layers)), "seed": seed}
+
+
+def origin_of(spec: Spec) -> Spec | None:
+    """The spec whose training ``spec`` starts from where that is not its own: composed at its scale, for its seed."""
+    origin = spec["origin"]
+    if origin["set"] is None:
+        return None
+    option = scale_option(origin["method"], spec["scale"])
+    found = copy.deepcopy(_composed(tuple(_last_group_wins([f"scale={option}", *origin["set"]]))))
+    return {**found, **{key: spec[key] for key in ("seed", "precision")}}
 
 
 @lru_cache(maxsize=1024)
@@ -219,12 +252,15 @@ def _last_group_wins(overrides: Sequence[str]) -> list[str]:
 _checked: set[tuple[str, tuple[str, ...]]] = set()
 
 
-def check_overrides(scale: str, overrides: Sequence[str]) -> None:
-    """Refuse unknown keys and values of another type than the ones they replace. SpecError names the nearest keys."""
-    if (scale, tuple(overrides)) in _checked:
+def check_overrides(option: str, overrides: Sequence[str]) -> None:
+    """Refuse unknown keys and values of another type than the ones they replace. SpecError names the nearest keys.
+
+    ``option`` is the file of ``conf/scale`` that the overrides are for.
+    """
+    if (option, tuple(overrides)) in _checked:
         return
     chosen = [o for o in overrides if o.partition("=")[0].lstrip("+~") in groups()]
-    base = flatten(compose([f"scale={scale}", *chosen]))
+    base = flatten(compose([f"scale={option}", *chosen]))
     sections = {key.rsplit(".", depth)[0] for key in base for depth in range(1, key.count(".") + 1)}
     for override in overrides:
         key, _, value = override.partition("=")
@@ -239,7 +275,7 @@ def check_overrides(scale: str, overrides: Sequence[str]) -> None:
             raise SpecError(
                 f"{key}={value} has the wrong type: expected {_type_name(base[key])} (as in {key}={base[key]})"
             )
-    _checked.add((scale, tuple(overrides)))
+    _checked.add((option, tuple(overrides)))
 
 
 def _same_type(old: Any, new: Any) -> bool:

@@ -25,13 +25,18 @@ from experiments.pictures import save_pictures
 from experiments.plan import PRETRAIN, Job, data_section
 from experiments.spec import flatten
 from experiments.tracking import Record, Tracker, table_tag
+from mae.data.source import Source
 from mae.train.checkpoint import CheckpointError, Checkpoints
 from mae.train.loop import Runtime
 from mae.train.machine import best_precision, environment, peak_memory_gb, reset_peak_memory
 from mae.train.optim import Recipe
 from mae.train.pretrain import pretrain, reconstruct
+from mae.weights import adapt, read
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: Before the names of the encoder's tensors in the weights that a training leaves.
+ENCODER = "encoder."
 
 #: Told how many FLOPs were just done, and in a few words how it goes.
 Progress = Callable[[float, str], None]
@@ -54,7 +59,7 @@ class Machine:
         return Checkpoints(self.out / "checkpoints" / job.fingerprint, self.checkpoint_every)
 
     def weights(self, fingerprint: str) -> Checkpoints:
-        """The weights that a finished pre-training leaves to its evaluations."""
+        """The weights that a finished training leaves to those that start from it."""
         return Checkpoints(self.out / "weights" / fingerprint)
 
 
@@ -104,12 +109,13 @@ def run_job(job: Job, tracker: Tracker, machine: Machine, progress: Progress) ->
 
 def _pretrain(job: Job, machine: Machine, runtime: Runtime, record: Record) -> dict[str, float]:
     spec = job.spec
-    splits, augment, view = data_of(spec, PRETRAIN, machine.out / "cache")
+    splits, augment = data_of(spec, PRETRAIN, machine.out / "cache")
     model = autoencoder_of(spec).to(machine.device)
     mask = mask_of(spec)
     fitted = pretrain(model, splits.pretrain, mask, augment, recipe_of(spec), runtime)
     machine.weights(job.fingerprint).save(model.state_dict(), {"step": fitted.steps, "spec": spec})
-    batch = next(iter(splits.test.batches([torch.arange(min(8, len(splits.test)))], machine.device)))
+    source, (view, *_) = splits.views[0]
+    batch = next(iter(source.batches([torch.arange(min(8, len(source)))], machine.device)))
     clips = view(batch.images, torch.Generator(machine.device))
     pictures = reconstruct(model, clips, mask, seed=0)
     folder = machine.out / "pictures" / job.fingerprint
@@ -120,6 +126,7 @@ def _pretrain(job: Job, machine: Machine, runtime: Runtime, record: Record) -> d
         "hours": fitted.seconds / 3600,
         "samples_per_second": fitted.samples_per_second,
         "gflops": job.flops / (3e9 * fitted.steps * spec["pretrain"]["batch_size"]),
+        **_unreadable(splits.pretrain),
     }
 
 
@@ -129,11 +136,25 @@ def _evaluate(job: Job, machine: Machine, runtime: Runtime) -> dict[str, float]:
     if job.needs is not None:
         found = machine.weights(job.needs).load(torch.device("cpu"))
         if found is None:
-            raise CheckpointError(f"the weights of pre-training {job.needs} are gone; run the same command again")
-        tensors = {name: tensor for name, tensor in found[0].items() if name.startswith("encoder.")}
-        encoder.load_state_dict({name.removeprefix("encoder."): tensor for name, tensor in tensors.items()})
-    splits, train, test = data_of(spec, job.stage, machine.out / "cache")
-    return evaluation_of(spec, job.stage)(encoder, splits, train, test, runtime)
+            raise CheckpointError(f"the weights of training {job.needs} are gone; run the same command again")
+        parts = {name: tensor for name, tensor in found[0].items() if name.startswith(ENCODER)}
+        tensors = {name.removeprefix(ENCODER): tensor for name, tensor in parts.items()}
+        encoder.load_state_dict(tensors if spec["origin"]["set"] is None else adapt(tensors, encoder))
+    elif spec["evaluate"][job.stage]["init"] == "pretrained":
+        encoder.load_state_dict(adapt(read(Path(spec["origin"]["path"])), encoder))
+    splits, augment = data_of(spec, job.stage, machine.out / "cache")
+    results = evaluation_of(spec, job.stage)(encoder, splits, augment, runtime)
+    if job.leaves_weights:
+        tensors = {ENCODER + name: tensor for name, tensor in encoder.state_dict().items()}
+        machine.weights(job.fingerprint).save(tensors, {"step": _steps(job), "spec": spec})
+    return results | _unreadable(splits.train, *(view.source for view in splits.views))
+
+
+def _unreadable(*sources: Source) -> dict[str, float]:
+    """How many items of ``sources`` could not be read, if any."""
+    reports = [source.report for source in sources if hasattr(source, "report")]
+    names = {name for report in reports for name, _ in report.failed}
+    return {"unreadable": float(len(names))} if names else {}
 
 
 def _steps(job: Job) -> int:
@@ -156,7 +177,7 @@ def _tags(job: Job) -> dict[str, str]:
         "scale": job.spec["scale"],
         "fingerprint": job.fingerprint,
         "pretraining": job.needs or "none",
-        **{table_tag(cell.table): cell.row for cell in job.cells},
+        **{table_tag(cell.table): cell.row for cell in job.shown},
     }
 
 
@@ -164,7 +185,8 @@ def _parameters(job: Job) -> dict[str, Any]:
     """The spec's sections that this job reads, flat, with both the base and the effective learning rate."""
     spec, stage = job.spec, job.stage
     if stage == PRETRAIN:
-        shown = {key: spec[key] for key in ("model", "mask", "target", "objective", "augment", "pretrain")}
+        keys = ("model", "mask", "target", "target_frames", "objective", "augment", "pretrain")
+        shown = {key: spec[key] for key in keys if key in spec}
         recipe: Recipe | None = recipe_of(spec)
     else:
         shown = {"model": spec["model"], stage: spec["evaluate"][stage]}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reports.tables import claim_evidence, pairs, scale_sentence
+from reports.tables import claim_evidence, pairs, remarks, scale_sentence
 
 if TYPE_CHECKING:
     from experiments.spec import Ablation
@@ -50,12 +50,14 @@ def markdown(ablation: Ablation, values: pd.DataFrame, claims: pd.DataFrame, var
     where = f"{ablation.paper['where']} of arXiv {ablation.paper['arxiv']}"
     lines = [f"# {name}", "", f"{escape_markdown(ablation.question)} {escape_markdown(where)}."]
     for scale in values["scale"].unique():
-        lines += ["", *markdown_scale(ablation, values, claims, str(scale))]
+        lines += ["", *markdown_scale(ablation, values, claims, str(scale), variant)]
     lines += ["", *(f"- {escape_markdown(note)}" for note in ablation.notes)] if ablation.notes else []
     return "\n".join(lines) + "\n"
 
 
-def markdown_scale(ablation: Ablation, values: pd.DataFrame, claims: pd.DataFrame, scale: str) -> list[str]:
+def markdown_scale(
+    ablation: Ablation, values: pd.DataFrame, claims: pd.DataFrame, scale: str, variant: str = ""
+) -> list[str]:
     """Return the lines of one scale: the table, what the scale means, the claims with their verdicts."""
     head = ["row"]
     for column in ablation.columns.values():
@@ -69,6 +71,7 @@ def markdown_scale(ablation: Ablation, values: pd.DataFrame, claims: pd.DataFram
             cells += [pair.paper, f"{pair.measured} {pair.verdict}".rstrip()]
         lines.append(_line(cells))
     lines += ["", scale_sentence(scale) + " Measured: mean ± standard deviation (seeds)."]
+    lines += [escape_markdown(remark) for remark in remarks(ablation, values, scale, variant)]
     judged = claims[claims["scale"] == scale].to_dict("records")
     if judged:
         lines += ["", _line(["claim", "verdict", "evidence"]), _line(["---"] * 3)]
@@ -92,7 +95,8 @@ def latex(ablation: Ablation, values: pd.DataFrame, variant: str = "") -> str:
             for pair in row.values():
                 cells += [escape_latex(pair.paper), escape_latex(f"{pair.measured} {pair.verdict}".rstrip())]
             lines.append(" & ".join(cells) + r" \\")
-        note = scale_sentence(str(scale)) + (" Bold: default row." if ablation.default is not None else "")
+        note = " ".join([scale_sentence(str(scale)), *remarks(ablation, values, str(scale), variant)])
+        note += " Bold: default row." if ablation.default is not None else ""
         sentence = rf"\par\smallskip{{\footnotesize {escape_latex(note)}\par}}"
         blocks.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}", sentence]))
     return "\n\n".join(blocks) + "\n"

@@ -19,7 +19,7 @@ import pandas as pd
 
 from reports.collect import stem, variant_of
 from reports.markup import escape_markdown, markdown_scale
-from reports.tables import claim_evidence, pairs, read_table, scale_sentence
+from reports.tables import claim_evidence, pairs, read_table, remarks, scale_sentence
 
 if TYPE_CHECKING:
     from experiments.spec import Ablation
@@ -150,7 +150,7 @@ def index_markdown(parts: Sequence[Section]) -> str:
         lines[-1] += f" · [LaTeX](tables/{quote(quote(part.name))}.tex)"
         for scale in part.scales:
             lines += ["", f"### {escape_markdown(f'scale={scale}')}", ""]
-            lines += markdown_scale(part.ablation, part.values, part.claims, scale)
+            lines += markdown_scale(part.ablation, part.values, part.claims, scale, part.variant)
             lines += ["", "```", part.command(scale), "```"]
         if part.svg is not None:
             lines += ["", f"![{escape_markdown(part.title())}](figures/{quote(quote(part.name))}.svg)"]
@@ -196,12 +196,13 @@ def _scale(part: Section, scale: str) -> str:
         '<div class="scroll"><table><thead><tr><th>claim</th><th>verdict</th><th>evidence</th></tr></thead>\n'
         f"<tbody>\n{claims}</tbody></table></div>\n"
     )
+    said = " ".join([scale_sentence(scale), *remarks(part.ablation, part.values, scale, part.variant)])
     return (
         f"<h3>scale={escape(scale)}</h3>\n"
         f'<div class="scroll"><table><thead><tr><th rowspan="2">row</th>{groups}</tr>\n'
         f"<tr>{'<th>paper</th><th>measured</th>' * len(columns)}</tr></thead>\n"
         f"<tbody>\n{rows}</tbody></table></div>\n"
-        f'<p class="soft">{escape(scale_sentence(scale))} Measured: mean ± standard deviation (seeds).</p>\n'
+        f'<p class="soft">{escape(said)} Measured: mean ± standard deviation (seeds).</p>\n'
         f"{judged if claims else ''}<pre>{escape(part.command(scale))}</pre>\n"
     )
 

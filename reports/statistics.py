@@ -88,3 +88,13 @@ def cells(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
         parts.append(part[part["row"].isin(list(ablation.rows))])
     measured: pd.DataFrame = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     return measured
+
+
+def unreadable(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = "") -> dict[tuple[str, str], int]:
+    """Return, by row and column, the most items that a seed's training or test could not read; none where all was."""
+    chosen = frame[(frame["ablation"] == ablation.name) & (frame["variant"] == variant) & (frame["scale"] == scale)]
+    found: dict[tuple[str, str], int] = {}
+    for name, column in ablation.columns.items():
+        part = chosen[chosen["metric"] == f"{column.stage}/unreadable"]
+        found |= {(str(row), name): int(most) for row, most in part.groupby("row")["value"].max().items()}
+    return found

@@ -13,14 +13,15 @@ import pandas as pd
 from reports.claims import judge, parse_claim
 from reports.collect import scales_of, stem
 from reports.files import write_atomically
-from reports.statistics import LEVEL, cells, summarise, value_verdict
+from reports.statistics import LEVEL, cells, summarise, unreadable, value_verdict
 
 if TYPE_CHECKING:
     from experiments.spec import Ablation
 
-TABLE_COLUMNS = ("row", "metric", "paper", "mean", "std", "n", "ci_low", "ci_high", "scale", "verdict")
+TABLE_COLUMNS = ("row", "metric", "paper", "mean", "std", "n", "ci_low", "ci_high", "scale", "verdict", "unreadable")
 CLAIM_COLUMNS = ("claim", "scale", "verdict", "difference", "ci_low", "ci_high", "n", "paper")
 _TABLE_TEXT = ("row", "metric", "scale", "verdict")
+_COUNTS = ("n", "unreadable")
 _CLAIM_TEXT = ("claim", "scale", "verdict", "paper")
 
 _ORIENTATION = "published values are shown for orientation, not comparison"
@@ -40,12 +41,32 @@ def scale_sentence(scale: str) -> str:
     return _SENTENCES.get(scale, f"scale={scale}: not the published recipe; {_ORIENTATION}.")
 
 
+def remarks(ablation: Ablation, values: pd.DataFrame, scale: str, variant: str = "") -> list[str]:
+    """Say in sentences what else a reader of one scale must know: what stands for what, and what could not be read.
+
+    `values` are lines of `table`, of that scale at least. A variant may have data of the user's own.
+    """
+    found = []
+    if ablation.method == "videomae" and scale != "paper" and "data=" not in variant:
+        found.append(
+            "Built-in clips fill this table: their motion labels stand for Something-Something V2, their appearance "
+            "labels for Kinetics-400 and the other sets."
+        )
+    lines = values[(values["scale"] == scale) & (values["unreadable"] > 0)].to_dict("records")
+    if lines:
+        counts = ", ".join(f"{line['unreadable']} ({line['row']}, {line['metric']})" for line in lines)
+        found.append(f"Items that could not be read and were left out: {counts}.")
+    return found
+
+
 def table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = "") -> pd.DataFrame:
     """Return one line per row and column of the published table, with the columns `TABLE_COLUMNS`.
 
-    `metric` is the ablation's name of the column. A cell that was not run has n = 0 and an empty mean.
+    `metric` is the ablation's name of the column. A cell that was not run has n = 0 and an empty mean. `unreadable`
+    is the most items that a seed could not read.
     """
     measured = cells(ablation, frame, scale, variant)
+    lost = unreadable(ablation, frame, scale, variant)
     lines: list[tuple[object, ...]] = []
     for label, row in ablation.rows.items():
         for name in ablation.columns:
@@ -53,7 +74,8 @@ def table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
             found, published = summarise(here), row.paper.get(name)
             verdict = value_verdict(scale, published, found)
             interval = (found.ci_low, found.ci_high)
-            lines.append((label, name, published, found.mean, found.std, found.n, *interval, scale, verdict))
+            numbers = (published, found.mean, found.std, found.n, *interval)
+            lines.append((label, name, *numbers, scale, verdict, lost.get((label, name), 0)))
     return _typed(lines, TABLE_COLUMNS)
 
 
@@ -176,7 +198,8 @@ def render_text(
     Each column shows the published value, then the measured `mean ± std (n)`; `*` marks the default row.
     `elapsed` is in seconds.
     """
-    wide = pairs(table(ablation, frame, scale, variant))
+    values = table(ablation, frame, scale, variant)
+    wide = pairs(values)
     labels = {label: f"{label} *" if label == ablation.default else label for label in wide}
     head, body = [[""], ["row"]], [[labels[label]] for label in wide]
     for name, column in ablation.columns.items():
@@ -208,7 +231,7 @@ def render_text(
         for claim in claims:
             lines.append(f"  {claim['verdict']:<{width}}  {claim['claim']}")
             lines.append(f"  {'':{width}}  {claim_evidence(claim)}")
-    lines += ["", scale_sentence(scale)]
+    lines += ["", scale_sentence(scale), *remarks(ablation, values, scale, variant)]
     if elapsed is not None:
         lines.append(f"Took {duration(elapsed)}.")
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -225,7 +248,7 @@ def duration(seconds: float) -> str:
 
 def _typed(lines: Sequence[Sequence[object]], columns: tuple[str, ...]) -> pd.DataFrame:
     text = _CLAIM_TEXT if columns == CLAIM_COLUMNS else _TABLE_TEXT
-    types = {name: "str" if name in text else "int64" if name == "n" else "float64" for name in columns}
+    types = {name: "str" if name in text else "int64" if name in _COUNTS else "float64" for name in columns}
     frame: pd.DataFrame = pd.DataFrame(list(lines), columns=list(columns)).astype(types)
     return frame
 

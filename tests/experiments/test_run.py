@@ -44,7 +44,7 @@ def test_a_table_is_run_once_and_printed_with_paper_beside_measured(
     assert len(before) == 3  # ft, lin, and the pre-training's loss
 
     table = pd.read_csv(out / "report" / "tables" / "decoder_depth.csv", dtype={"row": str})
-    assert ",".join(table.columns) == "row,metric,paper,mean,std,n,ci_low,ci_high,scale,verdict"
+    assert ",".join(table.columns) == "row,metric,paper,mean,std,n,ci_low,ci_high,scale,verdict,unreadable"
     line = table[(table["row"] == "1") & (table["metric"] == "ft") & (table["scale"] == "smoke")]
     assert line["mean"].item() == pytest.approx(before[("1", 0, "finetune/top1")])
 

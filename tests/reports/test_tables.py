@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from reports.markup import escape_latex, escape_markdown
+from reports.page import html, index_markdown, sections
 from reports.tables import (
     TABLE_COLUMNS,
     all_scales,
@@ -18,6 +19,7 @@ from reports.tables import (
     duration,
     number,
     read_table,
+    remarks,
     render_text,
     table,
     write_tables,
@@ -155,3 +157,37 @@ def test_printing_a_table_loads_no_plotting_library_and_no_model() -> None:
     code = f"import sys, reports.tables, reports.collect; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_items_that_could_not_be_read_are_named_beside_the_table(make_ablation: Any, make_frame: Any) -> None:
+    ablation = make_ablation()
+    frame = make_frame(HALF | {("random 75", "finetune/unreadable"): [2.0, 3.0], ("grid 75", "knn/unreadable"): [9.0]})
+    found = table(ablation, frame, "desk").set_index(["row", "metric"])["unreadable"]
+    assert found[found > 0].to_dict() == {("random 75", "ft"): 3}
+    sentence = "Items that could not be read and were left out: 3 (random 75, ft)."
+    assert sentence in render_text(ablation, frame, "desk").splitlines()
+    assert "could not be read" not in render_text(ablation, make_frame(HALF), "desk")
+
+
+@pytest.mark.parametrize(("scale", "variant", "said"), [
+    ("smoke", "", True), ("desk", "", True), ("desk", "mask.ratio=0.5", True),
+    ("desk", "data=clip_folder+evaluate_data=same", False), ("paper", "", False),
+])  # fmt: skip
+def test_tables_of_clips_say_what_stands_for_the_published_data(
+    make_ablation: Any, make_frame: Any, scale: str, variant: str, said: bool
+) -> None:
+    ablation = make_ablation(method="videomae")
+    found = remarks(ablation, table(ablation, make_frame({}), scale, variant), scale, variant)
+    assert any("motion labels stand for Something-Something V2" in remark for remark in found) == said
+
+
+def test_page_and_documents_carry_the_remarks(make_ablation: Any, make_frame: Any, tmp_path: Path) -> None:
+    ablation = make_ablation(method="videomae")
+    frame = make_frame(HALF | {("random 75", "finetune/unreadable"): [2.0, 3.0]})
+    write_tables(ablation, frame, tmp_path / "tables")
+    (part,) = sections([ablation], tmp_path)
+    documents = [path.read_text() for path in (tmp_path / "tables").glob("*.[mt][de]*")]
+    assert len(documents) == 2
+    for document in [*documents, html([part]), index_markdown([part])]:
+        assert "Built-in clips fill this table" in document
+        assert "were left out: 3 (random 75, ft)" in document

@@ -1,0 +1,216 @@
+"""The recipes that rows of VideoMAE's tables resolve to at scale=paper, against the paper field by field."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from experiments.assemble import (
+    augment_of,
+    autoencoder_of,
+    encoder_of,
+    evaluation_of,
+    grid_of,
+    mask_of,
+    recipe_of,
+    sampling_of,
+)
+from experiments.plan import PRETRAIN
+from experiments.spec import Spec, at_scale, load_ablation, spec_of
+from mae.classifier import Classifier
+from mae.data.augment import Augment, Compose, RandomResizedCrop
+from mae.data.clip_crops import MultiScaleCrop
+from mae.data.rand_augment import RandAugment
+from mae.data.sampling import Dense, Uniform
+from mae.targets import ChannelNormalisedPixels
+from mae.train.evaluate import FineTune, LinearProbe
+
+FACTS = yaml.safe_load((Path(__file__).parent / "paper_facts.yaml").read_text(encoding="utf-8"))["videomae"]
+SETS = ("ssv2", "k400", "ucf101", "hmdb51")
+#: A row and a column that pre-train and fine-tune on a data set, and the stage that does the latter.
+ROWS = {
+    "ssv2": ("video_decoder_depth", "4", "ssv2"),
+    "k400": ("video_decoder_depth", "4", "k400"),
+    "ucf101": ("video_transfer", "own clips", "ucf101"),
+    "hmdb51": ("video_transfer", "own clips", "hmdb51"),
+}
+SIZES = {
+    "vit_s16": "VideoMAE ViT-S",
+    "vit_b16": "VideoMAE ViT-B",
+    "vit_l16": "VideoMAE ViT-L",
+    "vit_h16": "VideoMAE ViT-H",
+}
+TABLE10 = [(data, model) for data in ("ssv2", "k400") for model in FACTS["table10"][data] if model != "all"]
+
+
+@cache
+def row(ablation: str, label: str, column: str) -> Spec:
+    table = load_ablation(ablation)
+    return spec_of(table, table.rows[label], "paper", 0, changes=at_scale(table.columns[column].set, "paper"))
+
+
+def of(facts: dict[str, Any], key: str) -> dict[str, Any]:
+    return {**facts["all"], **facts[key]}
+
+
+def differences(found: object, facts: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields of ``found`` that are not as ``facts`` say: (found, stated)."""
+    values = {key: getattr(found, key) for key in facts}
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {key: (values[key], facts[key]) for key in facts if values[key] != pytest.approx(facts[key])}
+
+
+def steps(augment: Augment) -> list[Augment]:
+    if isinstance(augment, Compose):
+        return [part for step in augment.steps for part in steps(step)]
+    return [augment]
+
+
+@pytest.mark.parametrize("data", SETS)
+def test_pretraining_is_the_published_one(data: str) -> None:
+    spec = row(*ROWS[data])
+    assert differences(recipe_of(spec), of(FACTS["pretrain"], data)) == {}
+    assert spec["mask"]["_target_"].endswith(".Tube")
+    assert spec["mask"]["ratio"] == FACTS["mask_ratio"][data]
+    assert sampling_of(spec, PRETRAIN) == Dense(FACTS["clip"]["frames"], FACTS["stride"][data])
+
+
+@pytest.mark.parametrize("data", SETS)
+def test_data_has_the_size_that_the_paper_rounds(data: str) -> None:
+    samples = row(*ROWS[data])["data"]["samples"]
+    assert samples["pretrain"] == samples["train"] == pytest.approx(FACTS["train_videos"][data], rel=0.03)
+
+
+@pytest.mark.parametrize("data", list(FACTS["flip"]))
+def test_pretraining_crop_is_the_published_one(data: str) -> None:
+    spec = row(*ROWS[data])
+    crop = steps(augment_of(spec, spec["augment"]))[0]
+    assert isinstance(crop, MultiScaleCrop)
+    assert (list(crop.scales), crop.flip) == (FACTS["crop_scales"], FACTS["flip"][data])
+    assert list(crop.size) == FACTS["clip"]["size"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", SETS)
+def test_fine_tuning_is_that_of_the_released_scripts_or_of_the_appendix(data: str) -> None:
+    spec, stage = row(*ROWS[data]), ROWS[data][2]
+    evaluation = evaluation_of(spec, stage)
+    assert isinstance(evaluation, FineTune)
+    assert differences(evaluation.recipe, of(FACTS["finetune"], data)) == {}
+    assert differences(evaluation, of(FACTS["protocol"], data)) == {}
+    assert not evaluation.tune_positions
+    section = spec["evaluate"][stage]
+    assert (section["repeats"], [*section["views"].values()]) == (FACTS["repeats"][data], FACTS["views"][data])
+
+
+@pytest.mark.parametrize("data", SETS)
+def test_fine_tuning_samples_segments_on_ssv2_and_stretches_elsewhere(data: str) -> None:
+    frames, stride = FACTS["clip"]["frames"], FACTS["stride"][data]
+    expected = Uniform(frames) if data == "ssv2" else Dense(frames, stride)
+    assert sampling_of(row(*ROWS[data]), ROWS[data][2]) == expected
+
+
+@pytest.mark.parametrize("data", list(FACTS["flip"]))
+def test_fine_tuning_crop_is_the_published_one(data: str) -> None:
+    spec = row(*ROWS[data])
+    crop, *rest = steps(augment_of(spec, spec["evaluate"][data]["augment"]))
+    assert isinstance(crop, RandomResizedCrop)
+    assert (tuple(crop.scale), crop.flip, crop.interpolation) == ((0.08, 1.0), FACTS["flip"][data], "bicubic")
+    policies = [step for step in rest if isinstance(step, RandAugment)]
+    assert [differences(policy, FACTS["rand_augment"]) for policy in policies] == [{}]
+
+
+@pytest.mark.parametrize(("data", "model"), TABLE10)
+def test_larger_study_fine_tunes_by_table_10(data: str, model: str) -> None:
+    spec, facts = row("video_model_size", SIZES[model], data), FACTS["table10"]
+    evaluation = evaluation_of(spec, data)
+    assert differences(evaluation.recipe, of(facts[data], model)) == {}
+    assert differences(evaluation, of(facts["protocol"], model)) == {}
+    section = spec["evaluate"][data]
+    assert (section["repeats"], [*section["views"].values()]) == (facts["repeats"], FACTS["views"][data])
+    policies = [step for step in steps(augment_of(spec, section["augment"])) if isinstance(step, RandAugment)]
+    assert [differences(policy, facts["rand_augment"]) for policy in policies] == [{}]
+
+
+@pytest.mark.parametrize(("data", "epochs"), [("ssv2", 2400), ("k400", 1600)])
+def test_larger_study_pretrains_as_long_as_the_released_models(data: str, epochs: int) -> None:
+    recipe = recipe_of(row("video_model_size", "VideoMAE ViT-B", data))
+    assert recipe.epochs * recipe.schedule == epochs
+
+
+@pytest.mark.parametrize("model", list(SIZES))
+def test_rows_train_the_model_that_they_name(model: str) -> None:
+    facts, spec = FACTS["architecture"][model], row("video_model_size", SIZES[model], "k400")
+    with torch.device("meta"):
+        autoencoder = autoencoder_of(spec)
+        classifier = Classifier(encoder_of(spec), 400, tune_positions=False)
+    encoder, decoder = autoencoder.encoder, autoencoder.decoder
+    assert (encoder.shape.width, encoder.shape.depth, encoder.shape.heads) == tuple(
+        facts[key] for key in ("width", "depth", "heads")
+    )
+    assert (decoder.shape.width, decoder.shape.depth, decoder.shape.heads) == tuple(
+        facts[f"decoder_{key}"] for key in ("width", "depth", "heads")
+    )
+    assert encoder.prefix == 0
+    assert [name for name, _ in decoder.embed.named_parameters()] == ["weight"]
+    assert sum(p.numel() for p in classifier.parameters()) / 1e6 == pytest.approx(facts["params_m"], rel=1.5e-2)
+
+
+def test_a_clip_is_cut_and_hidden_as_published() -> None:
+    spec, clip = row(*ROWS["ssv2"]), FACTS["clip"]
+    grid = grid_of(spec)
+    assert list(grid.patch) == FACTS["cube"]
+    assert (grid.num_patches, mask_of(spec).visible(grid)) == (clip["tokens"], clip["visible"])
+
+
+@pytest.mark.parametrize("label", ["50", "75", "90", "95"])
+def test_every_masking_ratio_leaves_the_published_number_of_tokens(label: str) -> None:
+    spec = row("video_masking_ratio", label, "ssv2")
+    grid = grid_of(spec)
+    assert mask_of(spec).visible(grid) / grid.t == FACTS["visible"][str(int(label) / 100)]
+
+
+def test_cubes_are_normalised_by_channel_in_units_of_the_pixels() -> None:
+    spec = row(*ROWS["ssv2"])
+    with torch.device("meta"):
+        target = autoencoder_of(spec).target
+    assert isinstance(target, ChannelNormalisedPixels)
+    assert list(target.std) == spec["data"]["std"]
+
+
+def test_probe_is_the_published_one() -> None:
+    probe = evaluation_of(row("video_efficiency", "VideoMAE", "lin"), "linear")
+    assert isinstance(probe, LinearProbe)
+    assert differences(probe.recipe, FACTS["linear"]) == {}
+    assert (probe.pooling, probe.cached) == ("mean", False)
+
+
+@pytest.mark.parametrize("data", list(FACTS["scratch"]))
+def test_training_from_scratch_lasts_as_long_as_published(data: str) -> None:
+    spec = row("video_pretraining_strategy", "from scratch", data)
+    evaluation = evaluation_of(spec, data)
+    assert evaluation.recipe is not None
+    assert (evaluation.recipe.epochs, evaluation.recipe.layer_decay) == (FACTS["scratch"][data], 1.0)
+    assert spec["evaluate"][data]["init"] == "random"
+    assert sampling_of(spec, data) == sampling_of(row(*ROWS[data]), data)
+
+
+@pytest.mark.parametrize(
+    ("data", "label"), [("k400", "K400"), ("ssv2", "Sth-Sth V2"), ("ucf101", "UCF101"), ("hmdb51", "HMDB51")]
+)
+def test_small_data_rows_pretrain_and_fine_tune_as_their_data_set_does(data: str, label: str) -> None:
+    spec = row("video_small_data", label, "videomae")
+    other = row(*ROWS[data])
+    assert spec["pretrain"] == other["pretrain"]
+    assert spec["mask"] == other["mask"]
+    assert spec["evaluate"]["finetune"] == other["evaluate"][ROWS[data][2]]
+
+
+def test_a_quarter_of_the_clips_is_seen_for_as_many_steps_as_all_of_them() -> None:
+    specs = [row("video_data_efficiency", label, "ssv2") for label in ("SSV2 169k", "SSV2 42k, same time budget")]
+    steps_of = [recipe_of(spec).steps(spec["data"]["samples"]["pretrain"]) for spec in specs]
+    assert steps_of[1] == pytest.approx(steps_of[0], rel=1e-3)
