@@ -11,8 +11,8 @@ import torch
 from mae.data import moving_digits as module
 from mae.data.builtin import divide_digits, handwritten_digits, photographs
 from mae.data.clips import DecodedClips
-from mae.data.moving_digits import moving_digits, write_clip
 from mae.data.motions import MOTIONS
+from mae.data.moving_digits import moving_digits, write_clip
 from mae.data.source import DataError, Splits
 
 av = pytest.importorskip("av")
