@@ -140,7 +140,7 @@ def ours(shape: Shape, precision: str, device: torch.device) -> Turn:
             loss: Tensor = model(clips, mask(len(clips), grid, generator))
             return loss
 
-    choose_attention(model, device, grid.num_patches + shape.prefix)
+    choose_attention(model, device, grid.num_patches + shape.prefix, precision)
     source = pictures(shape).to(device)
 
     def turn(steps: int) -> None:

@@ -83,6 +83,7 @@ class Search:
                 label: Row(label, {"all": (f"{self.parameter.key}={value!r}",)}, {"value": paper.get(value)})
                 for label, value in ((row_label(value), value) for value in values)
             },
+            method=where.method,
             base=self.base,
             figure=Figure("lines", xlabel=self.parameter.label),
         )

@@ -88,7 +88,7 @@ class FineTune:
     def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
         classes = len(splits.train.classes)
         model = self.classifier(encoder, classes).to(runtime.device)
-        choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
+        choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix, runtime.precision)
         average = None if self.ema is None else ModelEmaV3(model, decay=self.ema)
         erase, mix = RandomErasing(self.erasing), Mix(self.mixup, self.cutmix)
 
@@ -131,7 +131,7 @@ class LinearProbe:
 
     def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
         model = self.classifier(encoder, len(splits.train.classes)).to(runtime.device)
-        choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
+        choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix, runtime.precision)
         optimizer = self.recipe.build(model)
         if self.cached:
             train, test = _both_features(model, splits, runtime)
@@ -177,7 +177,7 @@ class NearestNeighbours:
         if self.k > samples:
             raise ValueError(f"k={self.k} neighbours among {samples} training pictures; choose k up to {samples}")
         model = self.classifier(encoder, classes).to(runtime.device)
-        choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix)
+        choose_attention(model, runtime.device, encoder.grid.num_patches + encoder.prefix, runtime.precision)
         clock = time.perf_counter()
         train, test = _both_features(model, splits, runtime)
         bank = F.normalize(train.pixels)

@@ -60,7 +60,7 @@ def pretrain(
     model.frames.check(mask, grid)
     views = Views(source, lambda images, generator: model.frames.target(augment(images, generator)), runtime)
     model.target = model.target.prepare(model.target_grid, views)
-    choose_attention(model, runtime.device, grid.num_patches + model.encoder.prefix)
+    choose_attention(model, runtime.device, grid.num_patches + model.encoder.prefix, runtime.precision)
 
     def loss_fn(batch: Batch, generator: Generator) -> Tensor:
         clips = augment(batch.images, generator)
