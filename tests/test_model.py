@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mae.grid import Grid
 from mae.masking import Mask, Random
-from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer
+from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer, choose_attention
 from mae.targets import PatchNormalisedPixels, Pixels, Target
 
 GRID = Grid.of(1, (32, 32), (1, 8, 8))
@@ -188,3 +188,25 @@ def test_positions_tell_patches_apart() -> None:
     same = torch.ones(1, 16, GRID.patch_dim)
     tokens = model.encoder.tokens(same)[0]
     assert len(torch.unique(tokens.detach(), dim=0)) == 17
+
+
+@pytest.mark.parametrize(
+    ("device", "tokens", "precision", "fused"),
+    [
+        ("cpu", 65, "fp32", False),
+        ("cpu", 1568, "fp32", True),
+        ("cpu", 1568, "bf16", False),
+        ("cuda", 65, "bf16", True),
+    ],
+)
+def test_attention_is_chosen_by_device_length_and_precision_and_computes_the_same(
+    device: str, tokens: int, precision: str, fused: bool
+) -> None:
+    encoder = Encoder(GRID, Transformer(48, 2, 4)).eval()
+    choose_attention(encoder, torch.device(device), tokens, precision)
+    assert {block.attn.fused_attn for block in encoder.blocks} == {fused}
+    patches = torch.randn(2, GRID.num_patches, GRID.patch_dim)
+    chosen = encoder(patches)
+    for block in encoder.blocks:
+        block.attn.fused_attn = not fused
+    torch.testing.assert_close(encoder(patches), chosen, rtol=1e-5, atol=1e-5)
