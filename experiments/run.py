@@ -181,7 +181,7 @@ def show(ablations: Sequence[Ablation], options: Options, local: pd.DataFrame, e
     merged = up_to_date(collect(EVIDENCE, local), ablations, options)
     for ablation in ablations:
         print(render_text(ablation, merged, options.scale, variant, elapsed))
-    build([ablation.name for ablation in ablations], merged, options.report_dir)
+    build([ablation.name for ablation in ablations], merged, options.report_dir, redraw=False)
     names = ", ".join(table_name(ablation.name, variant) for ablation in ablations)
     print(f"\nwritten: {options.report_dir}/tables and figures ({names}); index: {options.report_dir}/index.html")
     print(f"runs: mlflow ui --backend-store-uri {_uri(options.out)}")

@@ -30,7 +30,7 @@ import pandas as pd  # noqa: E402
 
 from experiments.spec import ablation_names, load_ablation, nearest  # noqa: E402
 from experiments.tracking import TrackingError, measurements, tracking_uri  # noqa: E402
-from reports.collect import EVIDENCE, collect, save_evidence, variants_in  # noqa: E402
+from reports.collect import EVIDENCE, collect, save_evidence, stem, variants_in  # noqa: E402
 from reports.files import write_atomically  # noqa: E402
 from reports.tables import write_tables  # noqa: E402
 
@@ -45,26 +45,36 @@ class Options:
     save_results: bool = False
 
 
-def build(names: Sequence[str], frame: pd.DataFrame, report_dir: Path) -> list[Path]:
+def build(names: Sequence[str], frame: pd.DataFrame, report_dir: Path, redraw: bool = True) -> list[Path]:
     """Write tables and figures of the ablations `names`, then the page over all that were ever built there.
 
     `frame` is the merged one of `reports.collect.collect`; rows of other ablations in it are
-    ignored. Returns the files written. Raises ValueError for a specification or measurement that cannot be
-    shown.
+    ignored. Without `redraw`, the figures of a table that has not changed are left as they are: drawing takes most of
+    the time. Returns the files written. Raises ValueError for a specification or measurement that cannot be shown.
     """
-    from reports.figures import write_figure
     from reports.page import html, index_markdown, sections
 
     written: list[Path] = []
     for name in names:
         ablation = load_ablation(name)
         for variant in variants_in(frame, name):
+            before = _content(report_dir, name, variant)
             written += write_tables(ablation, frame, report_dir / "tables", variant)
-            written += write_figure(ablation, frame, report_dir / "figures", variant)
+            if redraw or None in before or before != _content(report_dir, name, variant):
+                from reports.figures import write_figure
+
+                written += write_figure(ablation, frame, report_dir / "figures", variant)
     parts = sections([load_ablation(name) for name in ablation_names()], report_dir)
     written.append(write_atomically(report_dir / "index.html", html(parts)))
     written.append(write_atomically(report_dir / "index.md", index_markdown(parts)))
     return written
+
+
+def _content(report_dir: Path, name: str, variant: str) -> list[bytes | None]:
+    """The table's values, and whether its figures are there; None for what is not."""
+    table = report_dir / "tables" / f"{stem(name, variant)}.csv"
+    figures = [report_dir / "figures" / f"{stem(name, variant)}.{suffix}" for suffix in ("png", "svg")]
+    return [table.read_bytes() if table.exists() else None, *(b"" if path.exists() else None for path in figures)]
 
 
 def parse(arguments: Sequence[str], known_ablations: Sequence[str]) -> Options:

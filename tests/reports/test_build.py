@@ -109,6 +109,25 @@ def test_building_one_ablation_keeps_the_others_on_the_page(
     assert page.index(">One<") < page.index(">Two<")
 
 
+def test_without_redraw_a_figure_is_drawn_anew_only_when_its_table_changes(
+    tmp_path: Path, one_ablation: Any, make_frame: Any
+) -> None:
+    figure = tmp_path / "figures" / "mask_sampling.png"
+
+    def drawn(value: float) -> bool:
+        figure.parent.mkdir(exist_ok=True)
+        if figure.exists():
+            figure.write_bytes(b"old")
+        command.build(["mask_sampling"], make_frame({("random 75", "finetune/top1"): [value]}), tmp_path, redraw=False)
+        return figure.read_bytes() != b"old"
+
+    assert drawn(50.0)
+    assert not drawn(50.0)
+    assert drawn(51.0)
+    figure.unlink()
+    assert drawn(51.0)
+
+
 def test_variant_has_its_own_section_and_command(tmp_path: Path, make_ablation: Any, make_frame: Any) -> None:
     ablation, variant = make_ablation(), "data=cifar10+evaluate-linear=long"
     for name in ("", variant):
