@@ -48,7 +48,15 @@ from experiments.command import (  # noqa: E402
     read,
 )
 from experiments.plan import PRETRAIN, Cell, Job, plan, table_name, variant_of  # noqa: E402
-from experiments.spec import SCALES, Ablation, SpecError, ablation_names, load_ablation, nearest  # noqa: E402
+from experiments.spec import (  # noqa: E402
+    SCALES,
+    Ablation,
+    SpecError,
+    ablation_names,
+    kept_specs,
+    load_ablation,
+    nearest,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,8 +146,9 @@ def run(options: Options) -> int:
 
     started = time.monotonic()
     ablations = chosen(options)
-    jobs = plan(ablations, options.scale, options.seeds, options.overrides, options.rows)
     make_out(options.out)
+    with kept_specs(options.out / "cache"):
+        jobs = plan(ablations, options.scale, options.seeds, options.overrides, options.rows)
     tracker = Tracker(tracking_uri(options.out), options.out)
     finished = tracker.finished()
     place(jobs, finished, tracker)

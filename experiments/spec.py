@@ -7,9 +7,13 @@ import difflib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -241,7 +245,47 @@ def origin_of(spec: Spec) -> Spec | None:
 
 @lru_cache(maxsize=1024)
 def _composed(overrides: tuple[str, ...]) -> Spec:
-    return compose(overrides)
+    key = " ".join(overrides)
+    if key not in _kept:
+        _kept[key] = compose(overrides)
+    return _kept[key]
+
+
+_kept: dict[str, Spec] = {}
+
+
+@contextmanager
+def kept_specs(folder: Path) -> Iterator[None]:
+    """Compose within only what no earlier command did that keeps its specs in ``folder``.
+
+    They hold as long as the files of ``conf``, what these read from the environment, and Hydra stay the same.
+    """
+    path = folder / f"specs-{_conf_digest()}.json"
+    try:
+        _kept.update(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        _kept.clear()
+    before = len(_kept)
+    try:
+        yield
+        if len(_kept) > before:
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob("specs-*.json"):
+                old.unlink(missing_ok=True)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            part.write_text(json.dumps(_kept))
+            part.replace(path)
+    finally:
+        _kept.clear()
+
+
+def _conf_digest() -> str:
+    """Names and content of all files of ``conf``, the environment that they name, and the version of Hydra."""
+    files = {path.relative_to(CONF).as_posix(): path.read_text() for path in sorted(CONF.rglob("*.yaml"))}
+    named = sorted(set(re.findall(r"oc\.env:(\w+)", "".join(files.values()))))
+    return fingerprint(
+        {"files": files, "environment": [os.environ.get(n) for n in named], "hydra": version("hydra-core")}
+    )
 
 
 def _last_group_wins(overrides: Sequence[str]) -> list[str]:
@@ -257,7 +301,7 @@ def check_overrides(option: str, overrides: Sequence[str]) -> None:
 
     ``option`` is the file of ``conf/scale`` that the overrides are for.
     """
-    if (option, tuple(overrides)) in _checked:
+    if not overrides or (option, tuple(overrides)) in _checked:
         return
     chosen = [o for o in overrides if o.partition("=")[0].lstrip("+~") in groups()]
     base = flatten(compose([f"scale={option}", *chosen]))
