@@ -88,6 +88,29 @@ class Uniform:
         return (torch.arange(self.frames) * denominator + numerator) * length // (self.frames * denominator)
 
 
+@dataclass(frozen=True)
+class Still:
+    """One frame ``frames`` times over: what a model learns that is shown no time, to compare with.
+
+    Any frame in training; in testing the one at the middle of each ``view``'s part of the clip.
+    """
+
+    frames: int
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise DataError(f"{self}: give at least one frame.")
+
+    def train(self, length: int, generator: Generator) -> Tensor:
+        _require(length, 1)
+        return torch.randint(length, (1,), generator=generator).expand(self.frames)
+
+    def test(self, length: int, view: int, views: int) -> Tensor:
+        _check_view(view, views)
+        _require(length, 1)
+        return torch.tensor([(2 * view + 1) * length // (2 * views)]).expand(self.frames)
+
+
 def _require(length: int, least: int) -> None:
     if length < least:
         raise DataError(f"has {length} frames, {least} are asked for")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from mae.data.sampling import Dense, Sampling, Uniform
+from mae.data.sampling import Dense, Sampling, Still, Uniform
 from mae.data.source import DataError
 
 
@@ -72,6 +72,14 @@ def test_a_clip_that_is_too_short_is_refused_with_both_numbers(sampling: Samplin
         sampling.train(length, Generator())
     with pytest.raises(DataError, match=f"has {length} frames, {least} are asked for"):
         sampling.test(length, 0, 1)
+
+
+def test_a_still_repeats_one_frame_any_in_training_the_middle_in_testing() -> None:
+    drawn = draws(Still(4), 10)
+    assert (drawn == drawn[:, :1]).all()
+    assert set(drawn[:, 0].tolist()) == set(range(10))
+    assert Still(4).test(10, 0, 1).tolist() == [5] * 4
+    assert [Still(2).test(8, view, 2).tolist() for view in (0, 1)] == [[2, 2], [6, 6]]
 
 
 def test_a_single_frame_needs_no_second_one() -> None:
