@@ -319,7 +319,7 @@ def test_an_unreadable_picture_is_left_out_and_named(
 
 def test_too_many_unreadable_pictures_stop_the_decoding(folder: Path, tmp_path: Path) -> None:
     damage(folder / "train" / "cat" / "2.png")
-    with pytest.raises(DataError, match=r"1 of 12 pictures .*train/cat/2\.png"):
+    with pytest.raises(DataError, match=r"1 of 12 files .*train/cat/2\.png"):
         cached(image_files(folder, "train"), tmp_path / "cache", size=8)
     assert not list((tmp_path / "cache").glob("*.npy"))
 
@@ -499,7 +499,7 @@ def test_an_unreadable_file_makes_its_batch_smaller_and_is_named_once(
 def test_too_many_unreadable_files_stop_the_stream(folder: Path) -> None:
     damage(folder / "train" / "cat" / "2.png")
     source = ImageFiles(image_files(folder, "train"), CentreView((8, 8), (8, 8)), workers=0)
-    with pytest.raises(DataError, match=r"1 of 12 pictures"):
+    with pytest.raises(DataError, match=r"1 of 12 files"):
         list(source.batches([torch.arange(12)], CPU))
 
 
