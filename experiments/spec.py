@@ -315,7 +315,9 @@ def check_overrides(option: str, overrides: Sequence[str]) -> None:
         given = yaml.safe_load(value) if value else None
         if key in sections and not isinstance(given, dict):
             raise SpecError(f"{key} is a group of keys, not a value: set one of {nearest(key, base)}")
-        if key in base and not _same_type(base[key], given):
+        # epochs may be fractions, although most are written as whole numbers
+        fraction = key.endswith("epochs") and isinstance(given, float)
+        if key in base and not fraction and not _same_type(base[key], given):
             raise SpecError(
                 f"{key}={value} has the wrong type: expected {_type_name(base[key])} (as in {key}={base[key]})"
             )

@@ -1,9 +1,9 @@
 """How two digits move about one another: the classes of motion in the built-in clips, and their paths.
 
-A class is a relation between the two, under a drift of the pair and a camera that both ignore it. Where they start,
-how fast and in which direction they go says nothing, and classes share the distribution of what one frame shows:
-approach and part, and the two orbits, are each other's reversal in time; distances, angles and drifts of all classes
-are drawn from the same ranges.
+A class is a relation between the two, under a camera that moves independently of it. Directions are uniform, starts
+and speeds random. Classes come near to sharing what one frame shows: approach and part, and the two orbits, are each
+other's reversal in time, so the same frames in another order; all classes draw distances from one range. They range
+from easy (rest) to hard (orbits), so that weak and strong models both have something to tell apart.
 """
 
 from __future__ import annotations

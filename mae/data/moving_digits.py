@@ -1,9 +1,10 @@
 """Built-in clips that need no download: two handwritten digits moving over photographs, kept as MP4 files.
 
 One set of clips serves two tasks, as VideoMAE's two data sets do. *motion* asks how the digits move about one
-another (``mae.data.motions``), which no single frame and no single digit's direction tells; *appearance* asks which
-digit both are, which any frame shows. Digits are blended as in ``mae.data.builtin`` and stay upright; the camera pans
-and zooms over photograph and digits alike.
+another (``mae.data.motions``), which no single digit's direction tells, and a single frame hardly; *appearance* asks
+which digit both are, which any frame shows. Digits are white, upright and partly see-through at their edges; the
+photograph is dimmed and magnified, so that a small model sees digits before textures. The camera pans and zooms over
+both alike.
 """
 
 from __future__ import annotations
@@ -212,6 +213,7 @@ def write_clip(path: Path, clip: Bytes) -> None:
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     codec, options = ("mpeg4", {"qscale": "2"})
     if "libx264" in av.codecs_available:
+        # a fixed quantiser: under crf, x264's macroblock tree made other bytes of the same tiny frames now and then
         codec, options = "libx264", {"qp": "15", "preset": "veryfast"}
     try:
         with av.open(str(part), "w", format="mp4") as container:

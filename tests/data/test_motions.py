@@ -1,6 +1,8 @@
-"""The paths of two digits: each class is what its name says, and no single frame gives it away."""
+"""The paths of two digits: each class is what its name says, by the movement alone."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from mae.data.motions import MOTIONS, TREMBLE, Paths, paths
 FRAMES = 32
 
 
-def drawn(motion: str, count: int = 200) -> list[Paths]:
-    return [paths(motion, FRAMES, np.random.RandomState([7, index])) for index in range(count)]
+@cache
+def drawn(motion: str, count: int = 100, seed: int = 7) -> list[Paths]:
+    return [paths(motion, FRAMES, np.random.RandomState([seed, index])) for index in range(count)]
 
 
 def apart(way: Paths) -> np.ndarray:
@@ -27,7 +30,7 @@ def distances(way: Paths) -> np.ndarray:
 def turned(way: Paths) -> float:
     """Radians that the line between the digits turns, clockwise as seen on the screen."""
     row, column = apart(way).T
-    return float(np.diff(np.unwrap(np.arctan2(row, column)))[:].sum())
+    return float(np.diff(np.unwrap(np.arctan2(row, column))).sum())
 
 
 def test_digits_that_approach_end_nearer_and_digits_that_part_farther() -> None:
@@ -42,9 +45,10 @@ def test_digits_that_meet_and_part_are_nearest_in_between() -> None:
         assert d.min() < min(d[0], d[-1]) - 0.1
 
 
-def test_orbits_turn_the_way_they_are_called_and_no_other_straight_motion_turns_as_far() -> None:
+def test_orbits_turn_the_way_they_are_called_and_chasing_or_resting_digits_hardly_turn() -> None:
     assert all(turned(way) > 1 for way in drawn("orbit clockwise"))
     assert all(turned(way) < -1 for way in drawn("orbit counterclockwise"))
+    assert all(abs(turned(way)) < 1 for motion in ("rest", "chase") for way in drawn(motion))
 
 
 def test_chasing_digits_cross_the_photograph_together_along_the_line_between_them() -> None:
@@ -67,24 +71,24 @@ def test_resting_digits_stay_where_they_are_and_one_of_a_passing_pair_does() -> 
 
 def test_approach_backwards_is_part_and_one_orbit_backwards_is_the_other() -> None:
     def ends(motion: str, backwards: bool) -> np.ndarray:
-        ways = [apart(way)[:: -1 if backwards else 1] for way in drawn(motion, 1000)]
+        ways = [apart(way)[:: -1 if backwards else 1] for way in drawn(motion, 300)]
         return np.array([[*way[0], *way[-1], *way[FRAMES // 3]] for way in ways])
 
     for motion, reverse in (("approach", "part"), ("orbit clockwise", "orbit counterclockwise")):
         for one, other in zip(ends(motion, True).T, ends(reverse, False).T, strict=True):
-            assert ks_2samp(one, other).pvalue > 1e-4
+            assert ks_2samp(one, other, method="asymp").pvalue > 1e-4
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_the_direction_of_one_digit_is_uniform_in_every_class(motion: str) -> None:
-    steps = np.array([way.digits[0, -1] - way.digits[0, 0] for way in drawn(motion, 1000)])
+    steps = np.array([way.digits[0, -1] - way.digits[0, 0] for way in drawn(motion, 300)])
     angles = np.arctan2(*steps.T)
-    assert abs(np.exp(1j * angles).mean()) < 0.1
+    assert abs(np.exp(1j * angles).mean()) < 0.15
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_the_camera_moves_alike_in_every_class(motion: str) -> None:
-    ways, others = drawn(motion, 600), [paths("rest", FRAMES, np.random.RandomState([8, i])) for i in range(600)]
+    ways, others = drawn(motion, 300), drawn("rest", 300, seed=8)
     for value in (lambda w: w.camera[-1, 0] - w.camera[0, 0], lambda w: w.zoom[-1] / w.zoom[0]):
         assert ks_2samp([value(w) for w in ways], [value(w) for w in others]).pvalue > 1e-4
 

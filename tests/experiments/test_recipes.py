@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from experiments.assemble import augment_of, autoencoder_of, encoder_of, evaluation_of, make, mask_of, recipe_of
-from experiments.spec import Spec, compose, load_ablation, spec_of
+from experiments.spec import Spec, SpecError, compose, load_ablation, spec_of
 from mae.data.augment import Augment, Compose, RandomResizedCrop
 from mae.data.folder import CentreOfResized
 from mae.data.rand_augment import RandAugment
@@ -184,3 +184,12 @@ def test_first_table_pretrains_on_unnormalised_pixels_and_the_large_study_on_nor
 @pytest.mark.parametrize("scale", ["smoke", "desk", "gpu", "paper"])
 def test_a_scale_states_its_name(scale: str) -> None:
     assert compose([f"scale={scale}"])["scale"] == scale
+
+
+def test_epochs_may_be_fractions_and_other_whole_numbers_may_not() -> None:
+    key = "evaluate.finetune.protocol.recipe"
+    ablation = load_ablation("decoder_depth")
+    spec = spec_of(ablation, ablation.rows["8"], "desk", 0, [f"{key}.epochs=0.5"])
+    assert spec["evaluate"]["finetune"]["protocol"]["recipe"]["epochs"] == 0.5
+    with pytest.raises(SpecError, match="expected a whole number"):
+        spec_of(ablation, ablation.rows["8"], "desk", 0, [f"{key}.batch_size=0.5"])
