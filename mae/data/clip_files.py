@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mae.data.augment import Augment
-from mae.data.clips import Account, Taking
+from mae.data.clips import Account, Taking, WholeClips
 from mae.data.decode import default_workers
 from mae.data.listing import Listing
 from mae.data.pictures import DecodeReport
@@ -21,7 +21,7 @@ from mae.data.source import Batch, DataError
 from mae.data.video import LIMIT, Video
 
 
-class ClipFiles:
+class ClipFiles(WholeClips):
     """A source for clips that do not fit: the frames of every batch are read from the files by worker processes.
 
     Frames are scaled so that the shorter side has ``short_side`` pixels. Opening a clip and reading from it may take
@@ -55,9 +55,6 @@ class ClipFiles:
         self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
     ) -> TakenFiles:
         return TakenFiles(self, Taking(sampling, view, views, repeats, seed), self._account)
-
-    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
-        raise DataError("These are whole clips; `taking` a sampling says which of their frames make a batch.")
 
 
 class TakenFiles:

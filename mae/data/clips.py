@@ -105,7 +105,14 @@ class Account:
             DecodeReport(total - len(failures), failures).check(self.max_failed, self.where)
 
 
-class DecodedClips:
+class WholeClips:
+    """What sets of whole clips share: they have no batches before a sampling is taken."""
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        raise DataError("These are whole clips; `taking` a sampling says which of their frames make a batch.")
+
+
+class DecodedClips(WholeClips):
     """Clips held as ``frames: (all frames, 3, H, W)`` uint8, memory-mapped where they are many.
 
     Clip ``i`` is ``frames[offsets[i]:offsets[i + 1]]``; ``offsets: (n + 1,)``, ``labels: (n,)`` int64. ``failed`` are
@@ -152,9 +159,6 @@ class DecodedClips:
         self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
     ) -> TakenClips:
         return TakenClips(self, Taking(sampling, view, views, repeats, seed), self._account)
-
-    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
-        raise DataError("These are whole clips; `taking` a sampling says which of their frames make a batch.")
 
 
 class TakenClips:

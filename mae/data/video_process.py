@@ -188,7 +188,7 @@ def describe(error: Exception, path: Path) -> str:
     if path.is_file() and not path.stat().st_size:
         return "an empty file"
     if isinstance(error, ImportError):
-        return "neither decord nor PyAV is installed; run pip install mae-tables[video]"
+        return "neither decord nor PyAV is installed; run pip install decord2 av"
     said = getattr(error, "strerror", None) or str(error)  # PyAV's have it without being OSErrors
     return " ".join(said.replace(str(path), "").split())[:160] or type(error).__name__
 
