@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from experiments.spec import SpecError, nearest  # noqa: E402
 from mae.classifier import Classifier  # noqa: E402
 from mae.data.augment import Normalise  # noqa: E402
 from mae.data.source import Batch, Images  # noqa: E402
-from mae.flops import transformer_flops  # noqa: E402
+from mae.flops import classify_flops, pretrain_flops  # noqa: E402
 from mae.grid import Grid  # noqa: E402
 from mae.masking import Random, Strategy, Tube  # noqa: E402
 from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer, choose_attention  # noqa: E402
@@ -83,18 +83,17 @@ class Shape:
 
     def flops(self) -> float:
         """Of one step: the backward pass costs twice the forward pass."""
-        grid, width = self.grid, self.encoder.width
-        everything = grid.num_patches + self.prefix
+        grid = self.grid
+        model: dict[str, Any] = {
+            "encoder": asdict(self.encoder),
+            "class_token": self.prefix > 0,
+            "mask_tokens": False,
+        }
         if self.decoder is None:
-            forward = 2.0 * grid.num_patches * grid.patch_dim * width
-            forward += transformer_flops(everything, width, self.encoder.depth)
+            forward = classify_flops(model, grid.num_patches, grid.patch_dim)
         else:
-            visible, narrow = self.mask.visible(grid), self.decoder.width
-            forward = 2.0 * visible * grid.patch_dim * width
-            forward += transformer_flops(visible + self.prefix, width, self.encoder.depth)
-            forward += 2 * (visible + self.prefix) * width * narrow
-            forward += transformer_flops(everything, narrow, self.decoder.depth)
-            forward += 2 * (grid.num_patches - visible) * narrow * grid.patch_dim
+            model["decoder"] = {"width_share": self.decoder.width / self.encoder.width, "depth": self.decoder.depth}
+            forward = pretrain_flops(model, grid.num_patches, self.mask.visible(grid), grid.patch_dim)
         return 3.0 * forward * self.batch
 
 
