@@ -17,7 +17,7 @@ from mae.data.decode import default_workers
 from mae.data.listing import Listing
 from mae.data.pictures import DecodeReport
 from mae.data.sampling import Sampling
-from mae.data.source import Batch, DataError
+from mae.data.source import Batch, DataError, generators
 from mae.data.video import LIMIT, Video
 
 
@@ -118,9 +118,9 @@ class _ClipReader(Dataset[_Read]):
     def __getitem__(self, index: Tensor) -> _Read:
         asked = index.tolist()
         clips, kept, failed = [], [], []
-        for position, row in enumerate(asked):
+        for row, generator in zip(asked, generators(self.taking.seed, asked), strict=True):
             try:
-                clips += self._examples(row, self.taking.generator(asked, position))
+                clips += self._examples(row, generator)
                 kept += [row] * self.taking.repeats
             except DataError as error:
                 failed.append((row, str(error)))

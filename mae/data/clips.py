@@ -6,20 +6,18 @@ clip that is damaged or too short for that makes its batch smaller; it is named 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from mae.data.decode import printable
 from mae.data.pictures import DecodeReport
 from mae.data.sampling import Sampling
-from mae.data.source import Batch, DataError, Source
+from mae.data.source import Batch, DataError, Source, generators
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +57,6 @@ class Taking:
             raise DataError(f"repeats={self.repeats}: a clip is used at least once.")
         if self.view is not None and not 0 <= self.view < self.views:
             raise DataError(f"view={self.view} of views={self.views} does not exist; count views from 0.")
-
-    def generator(self, rows: list[int], position: int) -> Generator:
-        """The source of all that is drawn for the clip at ``position`` of the batch ``rows``."""
-        key = np.asarray(rows, dtype="<i8").tobytes()
-        digest = hashlib.blake2b(key, digest_size=8, key=f"{self.seed} {position}".encode()).digest()
-        return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
     def ids(self, length: int, generator: Generator) -> Tensor:
         """Frames of a clip of ``length``: ``(repeats, T)`` int64."""
@@ -181,9 +173,9 @@ class TakenClips:
         for index in order:
             asked = index.tolist()
             ids, kept, failed = [], [], []
-            for position, row in enumerate(asked):
+            for row, generator in zip(asked, generators(self.taking.seed, asked), strict=True):
                 try:
-                    own = self.taking.ids(int(lengths[row]), self.taking.generator(asked, position))
+                    own = self.taking.ids(int(lengths[row]), generator)
                 except DataError as error:
                     failed.append((row, str(error)))
                     continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from mae.data.decode import default_workers, printable, read_picture, reason, to
 from mae.data.geometry import CentreView, Geometry, RandomView
 from mae.data.listing import Listing, image_files, listing_digest
 from mae.data.pictures import DecodedImages, DecodeReport, Pictures
-from mae.data.source import Batch, DataError, Splits
+from mae.data.source import Batch, DataError, Splits, generators
 from mae.data.timm_pictures import TimmPictures, timm_dataset
 
 __all__ = [
@@ -54,12 +53,9 @@ class _Decoder(Dataset[_Decoded]):
 
     def __getitem__(self, index: Tensor) -> _Decoded:
         rows = index.tolist()
-        generator, key = Generator(), np.asarray(rows, dtype="<i8").tobytes()
         images, kept, failed = [], [], []
-        for position, row in enumerate(rows):
+        for row, generator in zip(rows, generators(self.seed, rows), strict=True):
             path = self.path(row)
-            digest = hashlib.blake2b(key, digest_size=8, key=f"{self.seed} {position}".encode()).digest()
-            generator.manual_seed(int.from_bytes(digest, "little") >> 1)
             try:
                 picture = self.geometry(with_channels(read_picture(path), self.channels), generator)
             except Exception as error:  # Pillow raises a dozen types on damaged files; each means: unusable

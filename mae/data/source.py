@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 if TYPE_CHECKING:
     from mae.data.augment import Augment
@@ -26,6 +28,17 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     rows: Tensor
+
+
+def generators(seed: int, rows: list[int]) -> Iterator[Generator]:
+    """What is drawn from for each place of the batch ``rows``: a function of ``seed``, the batch and the place alone.
+
+    So a draw depends neither on the number of workers nor on the batches before, and the next epoch draws anew.
+    """
+    key = np.asarray(rows, dtype="<i8").tobytes()
+    for place in range(len(rows)):
+        digest = hashlib.blake2b(key, digest_size=8, key=f"{seed} {place}".encode()).digest()
+        yield Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 class Source(Protocol):
