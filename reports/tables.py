@@ -47,7 +47,9 @@ def remarks(ablation: Ablation, values: pd.DataFrame, scale: str, variant: str =
     `values` are lines of `table`, of that scale at least. A variant may have data of the user's own.
     """
     found = []
-    if ablation.method == "videomae" and scale != "paper" and "data=" not in variant:
+    # long variants are cut short, so the choice of the data may show only in its classes or its source
+    own = any(sign in variant for sign in ("data=", "data.classes=", "data.source."))
+    if ablation.method == "videomae" and scale != "paper" and not own:
         found.append(
             "Built-in clips fill this table: their motion labels stand for Something-Something V2, their appearance "
             "labels for Kinetics-400 and the other sets."
