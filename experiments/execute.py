@@ -26,6 +26,7 @@ from experiments.spec import SpecError
 from experiments.tracking import Tracker, locked
 from experiments.work import Machine, Progress
 from mae.train.checkpoint import CheckpointError
+from mae.train.machine import keep_freed_memory
 
 
 class JobFailed(RuntimeError):
@@ -135,8 +136,10 @@ def longest_first(jobs: Sequence[Job]) -> list[Job]:
 
 def _work(jobs: Sequence[Job], tracker: Tracker, machine: Machine, since: float, display: Display) -> None:
     """Do every job that is free, again and again until none is left; another process does the ones it holds."""
-    if machine.device.type == "cpu" and machine.threads:
-        torch.set_num_threads(machine.threads)
+    if machine.device.type == "cpu":
+        keep_freed_memory()
+        if machine.threads:
+            torch.set_num_threads(machine.threads)
     left = list(jobs)
     while left:
         waiting: list[Job] = []

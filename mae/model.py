@@ -15,9 +15,10 @@ from mae.grid import POSITIONS, Grid
 from mae.masking import Mask, take
 from mae.targets import Target, loss_for
 
-#: On a CPU in fp32, matmul-softmax-matmul beats the fused kernel up to about this many tokens, its backward above all;
-#: in bf16 it always does (2 to 9 times from 37 to 288 tokens, 1.4 times at 1568).
-CPU_PLAIN_ATTENTION_TOKENS = 256
+#: On a CPU in fp32, matmul-softmax-matmul beats the fused kernel up to about this many tokens, its backward above all:
+#: with AVX2, and with AVX-512. In bf16 it always does (2 to 9 times from 37 to 288 tokens, 1.4 times at 1568).
+PLAIN_ATTENTION_TOKENS = {"AVX512": 48}
+PLAIN_ATTENTION_TOKENS_ELSEWHERE = 256
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -57,7 +58,8 @@ def initialise(module: nn.Module) -> None:
 
 def choose_attention(model: nn.Module, device: torch.device, tokens: int, precision: str) -> None:
     """Pick the faster attention of timm's blocks for device, sequence length and precision (equal to rounding)."""
-    fused = device.type != "cpu" or (precision == "fp32" and tokens > CPU_PLAIN_ATTENTION_TOKENS)
+    few = PLAIN_ATTENTION_TOKENS.get(torch.backends.cpu.get_cpu_capability(), PLAIN_ATTENTION_TOKENS_ELSEWHERE)
+    fused = device.type != "cpu" or (precision == "fp32" and tokens > few)
     for module in model.modules():
         if isinstance(module, Block):
             module.attn.fused_attn = fused

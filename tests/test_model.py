@@ -191,17 +191,20 @@ def test_positions_tell_patches_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "tokens", "precision", "fused"),
+    ("device", "capability", "tokens", "precision", "fused"),
     [
-        ("cpu", 65, "fp32", False),
-        ("cpu", 1568, "fp32", True),
-        ("cpu", 1568, "bf16", False),
-        ("cuda", 65, "bf16", True),
+        ("cpu", "AVX2", 65, "fp32", False),
+        ("cpu", "AVX512", 37, "fp32", False),
+        ("cpu", "AVX512", 65, "fp32", True),
+        ("cpu", "AVX2", 1568, "fp32", True),
+        ("cpu", "AVX512", 1568, "bf16", False),
+        ("cuda", "AVX2", 65, "bf16", True),
     ],
 )
 def test_attention_is_chosen_by_device_length_and_precision_and_computes_the_same(
-    device: str, tokens: int, precision: str, fused: bool
+    device: str, capability: str, tokens: int, precision: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     encoder = Encoder(GRID, Transformer(48, 2, 4)).eval()
     choose_attention(encoder, torch.device(device), tokens, precision)
     assert {block.attn.fused_attn for block in encoder.blocks} == {fused}

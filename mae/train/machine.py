@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 import time
@@ -36,11 +37,41 @@ def matmul_peak(device: torch.device, precision: str) -> float:
     return best
 
 
+#: glibc's names for the size from which a block gets pages of its own, and for how much free memory is held (mallopt).
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+
+
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let the next step have the memory that this one frees, instead of fresh pages from the system (glibc; CPU).
+
+    Blocks of more than 32 MB, and what lies free beyond 64 MB, otherwise go back to the system at once and cost a page
+    fault every 4 KB when they are asked for again: steps of desk clips took 1.1 to 1.2 times as long.
+    ``keep=False`` goes back to glibc's defaults.
+    """
+    libc = _glibc()
+    if libc is None:
+        return
+    libc.mallopt(_MMAP_THRESHOLD, 1 << 30 if keep else 128 << 10)
+    libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1 if keep else 128 << 10)
+    if not keep:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library of this process if it is GNU's."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new peak, so that a job does not report the memory of the job before it (CUDA and Linux)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
+        if libc := _glibc():
+            libc.malloc_trim(0)  # what earlier jobs freed and the process kept is not this job's
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:  # some containers forbid it: the peak is then that of the whole process
