@@ -107,6 +107,8 @@ def _lines(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axe
     if len(ticks) > 1 and (ablation.figure.log or min(_gaps(ticks)) * 20 >= ticks[-1] - ticks[0]):
         ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
         ax.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        if len(ticks) > 8:
+            ax.tick_params(axis="x", rotation=45)  # else neighbours touch
     _finish(ax, other, [column], scale, measured.empty, ablation.figure.xlabel or "row")
 
 
@@ -147,6 +149,8 @@ def _finish(ax: Axes, other: Axes, columns: list[Column], scale: str, empty: boo
         ax.set_yticks([])
         where: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center", "zorder": 5}
         ax.text(0.5, 0.5, "not run yet", fontsize="x-large", color="0.35", **where)
+    if other is not ax and not other.has_data():
+        other.remove()  # nothing is published here
     handles: list[Any] = []
     below = -0.3 if any(label.get_rotation() for label in ax.get_xticklabels()) else -0.2
     for axes in dict.fromkeys((ax, other)):

@@ -52,7 +52,7 @@ def test_bars_of_one_unit_share_a_panel_and_markers_stand_on_their_bars(make_abl
         (row, metric): [1.0, 2.0] for row in ("block 75", "grid 75") for metric in ("finetune/top1", "linear/top1")
     }
     figure = draw(make_ablation(columns=columns), make_frame(values), ["desk"])
-    percent, cost, published, _ = figure.axes
+    percent, cost, published = figure.axes  # of the cost nothing is published, so it has no second axis
     patches: list[Any] = list(percent.patches)
     bars = {round(bar.get_x() + bar.get_width() / 2, 6) for bar in patches if bar.get_height() > 0}
     marks = {x for line in published.lines for x in np.asarray(line.get_xdata()).round(6).tolist()}
