@@ -19,10 +19,11 @@ from mae.data.augment import Augment, Compose, Normalise
 from mae.data.clip_crops import crops
 from mae.data.clips import ClipSource
 from mae.data.folder import staged
+from mae.data.listing import image_files
 from mae.data.part import part_of
 from mae.data.sampling import Sampling
 from mae.data.shifts import Shift
-from mae.data.source import Shifted, Splits, View
+from mae.data.source import Shifted, Source, Splits, View
 from mae.flops import decoder_width
 from mae.frames import FrameSelection, SameFrames
 from mae.grid import Grid
@@ -126,18 +127,33 @@ def data_of(spec: Spec, stage: str, cache: Path) -> tuple[Splits, Augment]:
     view: Augment = Compose((make(recipe), normalise))
     if is_clips(data):
         return _clips_of(spec, stage, splits, view)
-    pretrain, _ = staged(splits.pretrain, view)
-    train, train_augment = staged(splits.train, view)
-    test, test_augment = staged(splits.test, Compose((make(data["test_augment"]), normalise)))
+    side, whole = (PRETRAIN, splits.pretrain) if stage == PRETRAIN else ("train", splits.train)
+    source, train_augment = staged(_part_of(spec, stage, side, whole), view)
+    tested = _part_of(spec, stage, "test", splits.test)
+    test, test_augment = staged(tested, Compose((make(data["test_augment"]), normalise)))
     shifts = {
         name: tuple(
             Shifted(*staged(part.source, Compose((part.augment, normalise))), part.among)
-            for part in shift(splits.test, make(data["test_augment"]))
+            for part in shift(tested, make(data["test_augment"]))
         )
         for name, shift in shifts_of(data).items()
     }
     views = (View(test, (test_augment,)),)
-    return replace(splits, pretrain=pretrain, train=train, test=test, shifts=shifts, views=views), train_augment
+    return replace(splits, pretrain=source, train=source, test=test, shifts=shifts, views=views), train_augment
+
+
+def _part_of(spec: Spec, stage: str, side: str, whole: Source) -> Source:
+    """As much of ``whole`` as the data of a stage says under ``samples`` for ``side``; labelled pictures balanced."""
+    section = data_section(stage)
+    data = spec[section]
+    balanced = side == "train" and not is_clips(data)
+    return part_of(whole, data["samples"][side], _samples_key(spec, section, side), balanced)
+
+
+def _samples_key(spec: Spec, section: str, side: str) -> str:
+    """What a user sets to have more or fewer samples of ``side``."""
+    same = spec[section]["source"] == spec["data"]["source"]
+    return f"{'data' if same else section}.samples.{side}"
 
 
 def is_clips(data: dict[str, Any]) -> bool:
@@ -152,20 +168,18 @@ def _clips_of(spec: Spec, stage: str, splits: Splits, augment: Augment) -> tuple
     looks: dict[str, Any] = (
         {"repeats": 1, "views": {"clips": 1, "crops": 1}} if stage == PRETRAIN else spec["evaluate"][stage]
     )
-    learn, test = (
-        cast(ClipSource, part) for part in (splits.pretrain if stage == PRETRAIN else splits.train, splits.test)
-    )
-    taken = learn.taking(sampling, repeats=looks["repeats"], seed=spec["seed"])
+    side, learn = (PRETRAIN, splits.pretrain) if stage == PRETRAIN else ("train", splits.train)
+    taken = cast(ClipSource, learn).taking(sampling, repeats=looks["repeats"], seed=spec["seed"])
     source, train_augment = staged(taken, augment)
-    source = part_of(source, data["samples"][PRETRAIN if stage == PRETRAIN else "train"])
+    source = _part_of(spec, stage, side, source)
     clips, count = looks["views"]["clips"], looks["views"]["crops"]
     ends = (make(data["test_augment"]),) if count == 1 else crops(data["input_size"], count)
     ways = [Compose((end, normalise)) for end in ends]
     views = []
     for number in range(clips):
-        seen = test.taking(sampling, view=number, views=clips)
+        seen = cast(ClipSource, splits.test).taking(sampling, view=number, views=clips)
         found = [staged(seen, way) for way in ways]
-        parts = [(part_of(part, data["samples"]["test"]), way) for part, way in found]
+        parts = [(_part_of(spec, stage, "test", part), way) for part, way in found]
         if all(part is seen for part, _ in found):  # one reading serves all crops
             views.append(View(parts[0][0], tuple(way for _, way in parts)))
         else:
@@ -214,6 +228,25 @@ def check(jobs: Iterable[Job]) -> None:
                 augment_of(spec, spec[data_section(job.stage)]["test_augment"])
         except (ValueError, TypeError) as error:
             raise SpecError(f"{job.name}: {error}") from error
+        _check_samples(spec, data_section(job.stage))
+
+
+def _check_samples(spec: Spec, section: str) -> None:
+    """A folder of pictures has as many as are asked for; none is opened to find out."""
+    source, wrong = spec[section]["source"], []
+    if not source["_target_"].startswith("mae.data.folder.") or source["root"] is None:
+        return
+    for side, count in spec[section]["samples"].items():
+        found = _listed(source["root"], "test" if side == "test" else "train")
+        if not 1 <= count <= found:
+            wrong.append(f"{_samples_key(spec, section, side)} from 1 to {found}")
+    if wrong:
+        raise SpecError(f"{source['root']} has not as many pictures as are asked for: choose {', '.join(wrong)}")
+
+
+@lru_cache
+def _listed(root: str, split: str) -> int:
+    return len(image_files(root, split))
 
 
 def _check_transfer(spec: Spec) -> None:

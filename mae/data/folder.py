@@ -7,7 +7,7 @@ augmentation does after its crop is left to the device. ``staged`` divides an au
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -68,15 +68,22 @@ class FixedView:
 
 
 class StreamedFiles(ImageFiles):
-    """``ImageFiles`` that can be looked at through another geometry."""
+    """``ImageFiles`` that can be looked at through another geometry, or in part. ``labels: (n,)`` int64."""
 
     def __init__(self, listing: Listing, geometry: Geometry, channels: int) -> None:
         super().__init__(listing, geometry, channels=channels)
-        self.listing, self.channels = listing, channels
+        self.listing, self.geometry, self.channels = listing, geometry, channels
+        self.labels = self._decoder.labels
 
     def through(self, geometry: Geometry) -> StreamedFiles:
         """The same files, each cropped by ``geometry`` where it is decoded."""
         return StreamedFiles(self.listing, geometry, self.channels)
+
+    def part(self, ids: Tensor) -> StreamedFiles:
+        """The files ``ids: (n,)`` int64, of which alone it reports; the classes stay those of all."""
+        rows, found = ids.tolist(), self.listing
+        names, labels = tuple(found.names[row] for row in rows), tuple(found.labels[row] for row in rows)
+        return StreamedFiles(replace(found, names=names, labels=labels), self.geometry, self.channels)
 
 
 def decoded_folder(
@@ -84,8 +91,9 @@ def decoded_folder(
 ) -> Splits:
     """The pictures under ``root``, decoded once to ``size = (h, w)`` and kept under ``cache``.
 
-    ``train`` and ``test`` are the numbers of files that the spec counts on. Raises DataError when ``root`` is not
-    given or holds another number, and as ``image_files`` and ``cached`` do.
+    ``train`` and ``test`` are how many the study uses. All are decoded and returned, so that one cache serves every
+    part of them (``part_of``). Raises DataError when ``root`` is not given or holds fewer, and as ``image_files`` and
+    ``cached`` do.
     """
     sides = _sides(root, train, test)
     height, width = size
@@ -108,9 +116,12 @@ def _sides(root: str | None, train: int, test: int) -> tuple[Listing, Listing]:
         raise DataError("The data is a folder and none is named; add data.source.root=PATH.")
     sides = image_files(root, "train"), image_files(root, "test")
     for name, side, count in zip(("train", "test"), sides, (train, test), strict=True):
-        if len(side) != count:
-            key = "data.samples.train and data.samples.pretrain" if name == "train" else "data.samples.test"
-            raise DataError(f"{root} has {len(side)} pictures for {name}, the spec says {count}; set {key} to match.")
+        if count > len(side):
+            also = " (and data.samples.pretrain)" if name == "train" else ""
+            raise DataError(
+                f"{root} has {len(side)} pictures for {name}, the spec asks for {count}; lower data.samples.{name}"
+                f"{also} to {len(side)} or less."
+            )
     return sides
 
 

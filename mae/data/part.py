@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -24,8 +26,7 @@ class Part:
     @property
     def report(self) -> DecodeReport:
         """That of the whole source, where it gives one."""
-        found: DecodeReport = getattr(self.source, "report", DecodeReport(len(self)))
-        return found
+        return _report(self.source)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -35,14 +36,47 @@ class Part:
             yield batch._replace(rows=torch.searchsorted(self.ids, batch.rows))
 
 
-def part_of(source: Source, count: int) -> Source:
+@runtime_checkable
+class Divisible(Protocol):
+    """A source whose part is a source of the same kind."""
+
+    def part(self, ids: Tensor) -> Source:
+        """The items ``ids: (n,)`` int64, ascending, numbered from 0."""
+        ...
+
+
+def part_of(source: Source, count: int, key: str, balanced: bool = False) -> Source:
     """``count`` items of ``source``, the same for every caller: all of them, or a random part, order kept.
 
-    DataError if there are fewer.
+    Parts follow one random order, so that a larger one holds a smaller one. A ``balanced`` one takes of every class as
+    many as of any other, as long as the class has more, where the source knows its ``labels: (n,)``. What decoding left
+    out is counted among all of the items, and is in no part. DataError, which names the ``key`` that ``count`` stands
+    under, if there are fewer or none is asked for.
     """
-    if count > len(source):
-        raise DataError(f"{count} samples are asked for, and the data has {len(source)}; lower data.samples.")
-    if count == len(source):
+    report = _report(source)
+    found = max(len(source), report.read + len(report.failed))
+    if not 1 <= count <= found:
+        raise DataError(f"{key}={count}, and the data has {found} samples; choose from 1 to {found}.")
+    if count >= len(source):
         return source
-    ids = torch.randperm(len(source), generator=Generator().manual_seed(0))[:count]
-    return Part(source, ids.sort().values)
+    order = torch.randperm(len(source), generator=Generator().manual_seed(0))
+    labels: Tensor | None = getattr(source, "labels", None)
+    if balanced and labels is not None:
+        order = order[_rounds(labels[order]).argsort(stable=True)]
+    ids = order[:count].sort().values
+    return source.part(ids) if isinstance(source, Divisible) else Part(source, ids)
+
+
+def _report(source: Source) -> DecodeReport:
+    found: DecodeReport = getattr(source, "report", DecodeReport(len(source)))
+    return found
+
+
+def _rounds(labels: Tensor) -> Tensor:
+    """How many of the same label come before each of ``labels``; both ``(n,)`` int64."""
+    seen: Counter[int] = Counter()
+    rounds = []
+    for label in labels.tolist():
+        rounds.append(seen[label])
+        seen[label] += 1
+    return torch.tensor(rounds)

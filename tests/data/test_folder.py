@@ -10,14 +10,18 @@ import torch
 from PIL import Image
 from torch import Generator
 
+from mae.data import images
 from mae.data.augment import CenterCrop, ColorJitter, Compose, FixedSizeCrop, Normalise, RandomResizedCrop
+from mae.data.decode import read_picture
 from mae.data.folder import CentreOfResized, FixedView, StreamedFiles, decoded_folder, staged, streamed_folder
 from mae.data.geometry import CentreView, RandomView
+from mae.data.part import part_of
 from mae.data.photographs import CLASSES, which_photograph
 from mae.data.source import DataError, Images
 
 CPU = torch.device("cpu")
 NORMALISE = Normalise([0.5] * 3, [0.25] * 3)
+KEY = "data.samples.train"
 
 
 @pytest.fixture
@@ -41,11 +45,64 @@ def test_decoded_folder_serves_both_sides_at_the_size_asked_for(folder: str, tmp
     assert batch.labels.tolist() == [0, 0, 1, 1]
 
 
-def test_wrong_count_is_refused_with_the_right_one(folder: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has 8 pictures for train, the spec says 100; set data\.samples\.train"):
+def test_more_than_a_folder_holds_is_refused_before_it_is_decoded(folder: str, tmp_path: Path) -> None:
+    asked = (
+        r"has 8 pictures for train, the spec asks for 100; lower data\.samples\.train \(and .*pretrain\) to 8 or less"
+    )
+    with pytest.raises(DataError, match=asked):
         decoded_folder(tmp_path, root=folder, size=[24, 24], channels=3, train=100, test=4)
-    with pytest.raises(DataError, match=r"has 4 pictures for test.*set data\.samples\.test"):
+    with pytest.raises(DataError, match=r"has 4 pictures for test.*lower data\.samples\.test to 4 or less"):
         streamed_folder(root=folder, channels=3, train=8, test=5)
+    assert not list(tmp_path.glob("*.npy"))
+
+
+def test_parts_of_a_folder_share_what_was_decoded_once(folder: str, tmp_path: Path) -> None:
+    found = [
+        decoded_folder(tmp_path / "cache", root=folder, size=[24, 24], channels=3, train=train, test=test)
+        for train, test in ((8, 4), (6, 1))
+    ]
+    assert found[0].identity == found[1].identity
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_decoded_and_streamed_parts_are_the_same_pictures(folder: str, tmp_path: Path, balanced: bool) -> None:
+    decoded = decoded_folder(tmp_path, root=folder, size=[24, 24], channels=3, train=5, test=4).train
+    streamed = streamed_folder(root=folder, channels=3, train=5, test=4).train
+    view = Compose((CentreOfResized([24, 24], [24, 24]), NORMALISE))
+    files, _ = staged(part_of(streamed, 5, KEY, balanced), view)
+    assert isinstance(files, StreamedFiles)
+    files.workers = 0
+    first, second = (
+        next(iter(source.batches([torch.arange(5)], CPU))) for source in (part_of(decoded, 5, KEY, balanced), files)
+    )
+    assert torch.equal(first.images, second.images)
+    assert first.labels.tolist() == second.labels.tolist() == sorted(first.labels.tolist())
+    assert first.rows.tolist() == second.rows.tolist() == [0, 1, 2, 3, 4]
+    assert not balanced or sorted(first.labels.bincount().tolist()) == [2, 3]
+
+
+def test_streaming_a_part_decodes_and_reports_on_no_other_file(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(images, "read_picture", lambda path: read.append(path) or read_picture(path))
+    part = part_of(streamed_folder(root=folder, channels=3, train=3, test=4).train, 3, KEY)
+    assert isinstance(part, StreamedFiles)
+    (Path(folder) / part.listing.names[1]).write_bytes(b"")
+    part.workers, part.max_failed = 0, 0.5
+    (batch,) = part.batches([torch.arange(3)], CPU)
+    assert [path.relative_to(folder).as_posix() for path in read] == list(part.listing.names)
+    assert batch.rows.tolist() == [0, 2]
+    assert (len(part), part.report.read, len(part.report.failed)) == (3, 2, 1)
+    assert part.classes == ("cat", "dog")
+
+
+def test_all_that_a_folder_holds_is_served_without_the_file_that_cannot_be_read(folder: str, tmp_path: Path) -> None:
+    for index in range(4, 20):
+        place = Path(folder) / "train" / "cat"
+        (place / f"{index}.png").write_bytes((place / "0.png").read_bytes() if index < 19 else b"")
+    train = decoded_folder(tmp_path, root=folder, size=[24, 24], channels=3, train=24, test=4).train
+    assert part_of(train, 24, KEY, balanced=True) is train
+    assert (len(train), len(part_of(train, 22, KEY))) == (23, 22)
 
 
 def test_folder_that_is_not_named_is_asked_for() -> None:

@@ -11,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch import Generator, Tensor
 
 import mae.train.evaluate
@@ -32,7 +34,18 @@ from experiments.assemble import (
     splits_of,
 )
 from experiments.plan import PRETRAIN, Job, exists, plan, portable, row_jobs
-from experiments.spec import SCALES, Ablation, Row, Spec, _composed, ablation_names, groups, load_ablation, spec_of
+from experiments.spec import (
+    SCALES,
+    Ablation,
+    Row,
+    Spec,
+    SpecError,
+    _composed,
+    ablation_names,
+    groups,
+    load_ablation,
+    spec_of,
+)
 from mae.data.source import Images, Splits, View
 from mae.train.loop import Runtime
 from mae.train.pretrain import Views
@@ -339,14 +352,49 @@ def test_shifts_change_the_name_and_the_cost_of_an_evaluation_and_not_of_its_pre
 @pytest.mark.parametrize("scale", ["smoke", "desk"])
 def test_every_shift_reaches_the_evaluation_and_no_two_parts_are_alike(scale: str, tmp_path: Path) -> None:
     shifted = spec("robustness", "MAE ViT-L", scale)
-    small = {**shifted["evaluate_data"]["source"], "pretrain": 16, "train": 16, "test": 16}
-    sections = {name: {**shifted[name], "source": small} for name in ("data", "evaluate_data")}
+    few = {"pretrain": 16, "train": 16, "test": 16}
+    small = {"source": {**shifted["evaluate_data"]["source"], **few}, "samples": few}
+    sections = {name: {**shifted[name], **small} for name in ("data", "evaluate_data")}
     splits, _ = data_of({**shifted, **sections}, "finetune", tmp_path)
     assert set(splits.shifts) == {"corruption", "rendition", "sketch"}
     pixels = next(iter(splits.test.batches([torch.arange(8)], torch.device("cpu")))).images
     seen = [digest(part.augment(pixels, Generator())) for parts in splits.shifts.values() for part in parts]
     (plain,) = splits.views[0].augments
     assert len({*seen, digest(plain(pixels, Generator()))}) == 1 + len(seen) == 16
+
+
+def part_of_folder(tmp_path: Path, pretrained: int, labelled: int, tested: int) -> Spec:
+    """A row on parts of a folder of 24 pictures (18 cats, 6 dogs) to train and 16 to test."""
+    chance = np.random.default_rng(0)
+    for index in range(40):
+        place = tmp_path / "pets" / ("train" if index < 24 else "test") / ("cat" if index % 4 else "dog")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / f"{index}.png")
+    overrides = (
+        "data=image_folder", f"data.source.root={tmp_path / 'pets'}", "data.classes=2", "data.decoded=[24,24]",
+        "data.input_size=[24,24]", f"data.samples={{pretrain: {pretrained}, train: {labelled}, test: {tested}}}",
+    )  # fmt: skip
+    ablation = load_ablation("mask_sampling")
+    return spec_of(ablation, ablation.rows["random 75"], "smoke", 0, overrides)
+
+
+def test_every_stage_reads_its_part_of_a_folder_and_another_part_is_another_training(tmp_path: Path) -> None:
+    found = []
+    for pretrained, labelled, tested in ((24, 24, 16), (20, 24, 16), (24, 8, 16), (24, 24, 5)):
+        part = part_of_folder(tmp_path, pretrained, labelled, tested)
+        first, second = (data_of(part, stage, tmp_path / "cache")[0] for stage in (PRETRAIN, "finetune"))
+        assert (len(first.pretrain), len(second.train), len(second.test)) == (pretrained, labelled, tested)
+        (batch,) = second.train.batches([torch.arange(labelled)], torch.device("cpu"))
+        assert batch.labels.bincount().tolist() == ([18, 6] if labelled == 24 else [4, 4])
+        found.append([job.fingerprint for job in row_jobs(part, ["finetune"])])
+    assert [len(set(names)) for names in zip(*found, strict=True)] == [4, 4]
+
+
+def test_more_than_a_folder_holds_is_refused_before_training(tmp_path: Path) -> None:
+    check(row_jobs(part_of_folder(tmp_path, 24, 8, 16), ["finetune"]))
+    asked = r"data\.samples\.pretrain from 1 to 24, data\.samples\.test from 1 to 16$"
+    with pytest.raises(SpecError, match=asked):
+        check(row_jobs(part_of_folder(tmp_path, 25, 24, 0), ["finetune"]))
 
 
 def test_fingerprint_is_the_same_in_another_process() -> None:
