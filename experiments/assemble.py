@@ -23,7 +23,7 @@ from mae.data.listing import image_files
 from mae.data.part import part_of
 from mae.data.sampling import Sampling
 from mae.data.shifts import Shift
-from mae.data.source import Shifted, Source, Splits, View
+from mae.data.source import Shifted, Source, Splits, View, resident
 from mae.flops import decoder_width
 from mae.frames import FrameSelection, SameFrames
 from mae.grid import Grid
@@ -31,8 +31,11 @@ from mae.masking import Strategy
 from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer
 from mae.targets import Target
 from mae.train.evaluate import Evaluation
+from mae.train.machine import room_for_data
 from mae.train.optim import Recipe
 from mae.weights import adapt
+
+CPU = torch.device("cpu")
 
 
 def make(section: dict[str, Any], **extra: Any) -> Any:
@@ -113,15 +116,15 @@ def augment_of(spec: Spec, section: dict[str, Any]) -> Augment:
     return Compose((make(section), Normalise(spec["data"]["mean"], spec["data"]["std"])))
 
 
-def splits_of(spec: Spec, cache: Path, section: str = "data") -> Splits:
-    """The spec's data, loaded or made once for all jobs that name the same."""
-    return _splits(json.dumps(spec[section]["source"], sort_keys=True), cache)
+def splits_of(spec: Spec, cache: Path, section: str = "data", device: torch.device = CPU) -> Splits:
+    """The spec's data, loaded or made once for all jobs that name the same, on ``device`` where it fits there."""
+    return _splits(json.dumps(spec[section]["source"], sort_keys=True), cache, device)
 
 
-def data_of(spec: Spec, stage: str, cache: Path) -> tuple[Splits, Augment]:
-    """The data of a stage with the views to test on, and what is done to a training batch on the device."""
+def data_of(spec: Spec, stage: str, cache: Path, device: torch.device = CPU) -> tuple[Splits, Augment]:
+    """The data of a stage with the views to test on, and what is done to a training batch on the ``device``."""
     section = data_section(stage)
-    data, splits = spec[section], splits_of(spec, cache, section)
+    data, splits = spec[section], splits_of(spec, cache, section, device)
     normalise = Normalise(data["mean"], data["std"])
     recipe = spec["augment"] if stage == PRETRAIN else spec["evaluate"][stage]["augment"]
     view: Augment = Compose((make(recipe), normalise))
@@ -193,8 +196,9 @@ def shifts_of(data: dict[str, Any]) -> dict[str, Shift]:
 
 
 @lru_cache(maxsize=2)
-def _splits(source: str, cache: Path) -> Splits:
-    return cast(Splits, make(json.loads(source), cache=cache))
+def _splits(source: str, cache: Path, device: torch.device) -> Splits:
+    splits = cast(Splits, make(json.loads(source), cache=cache))
+    return resident(splits, device, room_for_data(device))
 
 
 def check(jobs: Iterable[Job]) -> None:

@@ -1,8 +1,11 @@
-"""Measure how fast a step is, beside transformers' model of the same shape trained in the obvious loop.
+"""Measure how fast a step is beside transformers' model of the same shape, and whether the data keeps up with it.
 
-Usage: python experiments/benchmark.py [shapes=NAME,...] [rounds=N] [seconds=S] [threads=N] [device=NAME] [out=FILE]
+Usage: python experiments/benchmark.py [shapes=NAME,...] [pipelines=NAME,...] [rounds=N] [seconds=S] [threads=N]
+                                       [device=NAME] [out=FILE]
 
-  shapes    which of the shapes below, joined by commas (default: all that take no more than a few minutes on a CPU)
+  shapes    which of the shapes below, joined by commas (default, unless pipelines are named: all that take no more
+            than a few minutes on a CPU)
+  pipelines which of the pipelines below, joined by commas (default: none)
   rounds    how often the sides take turns; ratios are formed round by round (default: 5)
   seconds   least time of one turn (default: 2)
   threads   CPU threads, 0 for all cores (default: 0)
@@ -12,18 +15,24 @@ Usage: python experiments/benchmark.py [shapes=NAME,...] [rounds=N] [seconds=S] 
 Both sides take fp32 and bf16 turns on pictures in memory: this project by the loop that every run uses, normalising
 uint8 pictures and drawing masks in the step; the reference on ready-made float pictures. Utilisation is the model's
 FLOPs (dropped patches cost none) over time, as a share of the machine's own largest matmul rate in that precision.
+
+A pipeline is the training of a table's row at desk scale as a run does it (which takes threads=1), data included,
+against the same steps on a batch that is ready; and what its data can deliver when nothing is trained. Its data are
+built-in, and made in a temporary folder: files are read from the system's memory, not from a disk.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,11 +42,14 @@ if __name__ == "__main__":
 import torch  # noqa: E402
 from torch import Generator, Tensor, nn  # noqa: E402
 
+from experiments import benchmark_pipelines  # noqa: E402
+from experiments.benchmark_pipelines import PIPELINES  # noqa: E402
 from experiments.command import answer, count, read  # noqa: E402
 from experiments.execute import device_of  # noqa: E402
 from experiments.spec import SpecError, nearest  # noqa: E402
 from mae.classifier import Classifier  # noqa: E402
 from mae.data.augment import Normalise  # noqa: E402
+from mae.data.decode import default_workers  # noqa: E402
 from mae.data.source import Batch, Images  # noqa: E402
 from mae.flops import classify_flops, pretrain_flops  # noqa: E402
 from mae.grid import Grid  # noqa: E402
@@ -106,6 +118,7 @@ SHAPES = {
     "videomae_b": Shape(2, 224, (2, 16, 16), VIT_B, Transformer(384, 4, 6), frames=16, ratio=0.9),
     "vit_b16_finetune": Shape(16, 224, (1, 16, 16), VIT_B, None),
 }
+DEFAULT_SHAPES = ("desk_images", "desk_clips", "vit_b16", "videomae_b", "vit_b16_finetune")
 
 
 def pictures(shape: Shape) -> Images:
@@ -273,7 +286,7 @@ def figures(shape: Shape, sides: Mapping[str, Side], peaks: Mapping[str, float])
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The figures as Markdown: a table of shapes, a table of pipelines, each where there are some."""
     lines = [
         "| shape | ours fp32 | ours bf16 | reference fp32 | reference bf16 | fp32 ratio | bf16 ratio "
         "| bf16 over reference fp32 | utilisation bf16 |",
@@ -285,38 +298,91 @@ def table(report: Mapping[str, Any]) -> str:
         words = [f"{r['ratio']:.2f} ({r['least']:.2f} to {r['most']:.2f})" for r in ratios]
         share = f"{100 * found['ours bf16']['utilisation']:.0f}%"
         lines.append(f"| {name} | {' | '.join(f'{s:.1f}' for s in speeds)} | {' | '.join(words)} | {share} |")
-    return "\n".join(lines)
+    shapes = ["\n".join(lines)] if report["shapes"] else []
+    pipelines = [benchmark_pipelines.table(report["pipelines"])] if report["pipelines"] else []
+    return "\n\n".join(shapes + pipelines)
 
 
 _SIDES = ("ours fp32", "ours bf16", "reference fp32", "reference bf16")
 _PAIRS = (("fp32", "fp32"), ("bf16", "bf16"), ("bf16", "fp32"))
 
 
-def run(arguments: Sequence[str]) -> int:
-    given, _ = read(arguments, {"shapes", "rounds", "seconds", "threads", "device", "out"})
-    names = given.get("shapes", ["desk_images,desk_clips,vit_b16,videomae_b,vit_b16_finetune"])[-1].split(",")
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for. ``threads=0`` leaves their number to torch; ``seconds`` are those of a turn."""
+
+    shapes: tuple[str, ...] = ()
+    pipelines: tuple[str, ...] = ()
+    rounds: int = 5
+    seconds: float = 2.0
+    threads: int = 0
+    device: str = "auto"
+    out: Path | None = None
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Read KEY=VALUE arguments; SpecError says in one sentence what is wrong and what is near it."""
+    own = set(Options.__dataclass_fields__)
+    given, others = read(arguments, own)
+    if others:
+        key = others[0].partition("=")[0]
+        raise SpecError(f"unknown key {key!r}: {nearest(key, own)}")
+    return Options(
+        shapes=_names("shapes", SHAPES, given, () if "pipelines" in given else DEFAULT_SHAPES),
+        pipelines=_names("pipelines", PIPELINES, given, ()),
+        rounds=count("rounds", given, Options.rounds),
+        seconds=_seconds(given.get("seconds", [str(Options.seconds)])[-1]),
+        threads=0 if given.get("threads", ["0"])[-1] == "0" else count("threads", given, 1),
+        device=given.get("device", [Options.device])[-1],
+        out=Path(given["out"][-1]) if "out" in given else None,
+    )
+
+
+def _names(
+    key: str, valid: Collection[str], given: Mapping[str, list[str]], default: tuple[str, ...]
+) -> tuple[str, ...]:
+    names = tuple(given[key][-1].split(",")) if key in given else default
     for name in names:
-        if name not in SHAPES:
-            raise SpecError(f"unknown shape {name!r}: {nearest(name, SHAPES)}")
-    threads = int(given.get("threads", ["0"])[-1])
-    if threads:
-        torch.set_num_threads(threads)
-    device = device_of(given.get("device", ["auto"])[-1])
-    rounds, least = count("rounds", given, 5), float(given.get("seconds", ["2"])[-1])
-    peaks = {precision: matmul_peak(device, precision) for precision in PRECISIONS}
+        if name not in valid:
+            raise SpecError(f"unknown {key[:-1]} {name!r}: {nearest(name, valid)}")
+    return names
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise SpecError(f"seconds={value}: give a number above 0")
+    return seconds
+
+
+def run(options: Options) -> int:
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = device_of(options.device)
+    peaks = {precision: matmul_peak(device, precision) for precision in PRECISIONS} if options.shapes else {}
     report: dict[str, Any] = {
         "environment": environment(device),
         "matmul_peak_gflops": {name: round(peak / 1e9, 1) for name, peak in peaks.items()},
-        "rounds": rounds,
+        "loader_workers": default_workers(),
+        "rounds": options.rounds,
         "shapes": {},
+        "pipelines": {},
     }
-    for name in names:
-        report["shapes"][name] = figures(SHAPES[name], measure(SHAPES[name], device, rounds, least), peaks)
-        print(table({"shapes": {name: report["shapes"][name]}}), flush=True)
-    if "out" in given:
-        path = Path(given["out"][-1])
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        path.with_suffix(".md").write_text(table(report) + "\n")
+    for name in options.shapes:
+        sides = measure(SHAPES[name], device, options.rounds, options.seconds)
+        report["shapes"][name] = figures(SHAPES[name], sides, peaks)
+        print(table({"shapes": {name: report["shapes"][name]}, "pipelines": {}}), flush=True)
+    for name in options.pipelines:
+        with TemporaryDirectory() as folder:
+            found = benchmark_pipelines.measure(PIPELINES[name], Path(folder), device, options.rounds, options.seconds)
+        report["pipelines"][name] = found
+        print(table({"shapes": {}, "pipelines": {name: found}}), flush=True)
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        options.out.with_suffix(".md").write_text(table(report) + "\n")
     return 0
 
 
@@ -324,8 +390,9 @@ def main(arguments: Sequence[str]) -> int:
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(__doc__)
         print("Shapes:", ", ".join(SHAPES))
+        print("Pipelines:", ", ".join(PIPELINES))
         return 0
-    return answer(lambda: run(arguments))
+    return answer(lambda: run(parse(arguments)))
 
 
 if __name__ == "__main__":

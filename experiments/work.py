@@ -109,7 +109,7 @@ def run_job(job: Job, tracker: Tracker, machine: Machine, progress: Progress) ->
 
 def _pretrain(job: Job, machine: Machine, runtime: Runtime, record: Record) -> dict[str, float]:
     spec = job.spec
-    splits, augment = data_of(spec, PRETRAIN, machine.out / "cache")
+    splits, augment = data_of(spec, PRETRAIN, machine.out / "cache", machine.device)
     model = autoencoder_of(spec).to(machine.device)
     mask = mask_of(spec)
     fitted = pretrain(model, splits.pretrain, mask, augment, recipe_of(spec), runtime)
@@ -142,7 +142,7 @@ def _evaluate(job: Job, machine: Machine, runtime: Runtime) -> dict[str, float]:
         encoder.load_state_dict(tensors if spec["origin"]["set"] is None else adapt(tensors, encoder))
     elif spec["evaluate"][job.stage]["init"] == "pretrained":
         encoder.load_state_dict(adapt(read(Path(spec["origin"]["path"])), encoder))
-    splits, augment = data_of(spec, job.stage, machine.out / "cache")
+    splits, augment = data_of(spec, job.stage, machine.out / "cache", machine.device)
     results = evaluation_of(spec, job.stage)(encoder, splits, augment, runtime)
     if job.leaves_weights:
         tensors = {ENCODER + name: tensor for name, tensor in encoder.state_dict().items()}

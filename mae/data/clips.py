@@ -140,6 +140,17 @@ class DecodedClips(WholeClips):
         """Clips that are here and were not found too short, and all that failed."""
         return DecodeReport(len(self) - len(self._account.failed), self._account.report.failed)
 
+    @property
+    def nbytes(self) -> int:
+        return self.frames.nbytes
+
+    def to(self, device: torch.device) -> DecodedClips:
+        """The same clips with their frames on ``device``."""
+        return DecodedClips(
+            self.frames.to(device), self.offsets, self.labels, self.classes,
+            names=self.names, failed=self._account.before, max_failed=self.max_failed,
+        )  # fmt: skip
+
     def labelled(self, labels: Tensor, classes: tuple[str, ...]) -> DecodedClips:
         """The same clips under other labels, ``(n,)`` int64; the frames are shared."""
         return DecodedClips(
@@ -184,5 +195,6 @@ class TakenClips:
             rows = torch.tensor(kept, dtype=torch.int64)
             self._account.note(rows, failed)
             flat = torch.cat(ids) if ids else torch.empty(0, self.taking.sampling.frames, dtype=torch.int64)
-            clips = self.clips.frames[flat].transpose(1, 2).contiguous()  # (B, T, C, H, W) to (B, C, T, H, W)
+            taken = self.clips.frames[flat.to(self.clips.frames.device)]
+            clips = taken.transpose(1, 2).contiguous()  # (B, T, C, H, W) to (B, C, T, H, W)
             yield Batch(clips.to(device, non_blocking=True), self.clips.labels[rows].to(device), rows)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -68,6 +68,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
+
     def to(self, device: torch.device) -> Images:
         return Images(self.pixels.to(device), self.labels.to(device), self.classes)
 
@@ -117,3 +121,28 @@ class Splits:
     identity: str
     shifts: Mapping[str, tuple[Shifted, ...]] = field(default_factory=dict)
     views: tuple[View, ...] = ()
+
+
+@runtime_checkable
+class Held(Protocol):
+    """A source whose pixels are a tensor of ``nbytes`` bytes, which ``to`` moves."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def to(self, device: torch.device) -> Source: ...
+
+
+def resident(splits: Splits, device: torch.device, room: int) -> Splits:
+    """``splits`` with their pixels on ``device``, if they are held in memory and all take at most ``room`` bytes.
+
+    Otherwise as they are: batches then cross to the device one by one. A set that serves two splits is moved once.
+    """
+    sources = {id(source): source for source in (splits.pretrain, splits.train, splits.test)}
+    held = {key: source for key, source in sources.items() if isinstance(source, Held)}
+    if len(held) < len(sources) or sum(source.nbytes for source in held.values()) > room:
+        return splits
+    moved = {key: source.to(device) for key, source in held.items()}
+    return replace(
+        splits, pretrain=moved[id(splits.pretrain)], train=moved[id(splits.train)], test=moved[id(splits.test)]
+    )

@@ -65,6 +65,11 @@ def _glibc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
+def room_for_data(device: torch.device) -> int:
+    """Bytes of a device's memory that data may stay in: a quarter of what is free on CUDA, none elsewhere."""
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new peak, so that a job does not report the memory of the job before it (CUDA and Linux)."""
     if device.type == "cuda":
