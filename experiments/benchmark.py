@@ -15,6 +15,7 @@ Usage: python experiments/benchmark.py [shapes=NAME,...] [pipelines=NAME,...] [r
 Both sides take fp32 and bf16 turns on pictures in memory: this project by the loop that every run uses, normalising
 uint8 pictures and drawing masks in the step; the reference on ready-made float pictures. Utilisation is the model's
 FLOPs (dropped patches cost none) over time, as a share of the machine's own largest matmul rate in that precision.
+On a CPU this project keeps freed memory, as its runs do, and the reference has the C library's defaults.
 
 A pipeline is the training of a table's row at desk scale as a run does it (which takes threads=1), data included,
 against the same steps on a batch that is ready; and what its data can deliver when nothing is trained. Its data are
@@ -57,7 +58,13 @@ from mae.masking import Random, Strategy, Tube  # noqa: E402
 from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer, choose_attention  # noqa: E402
 from mae.targets import Pixels  # noqa: E402
 from mae.train.loop import Runtime, fit  # noqa: E402
-from mae.train.machine import environment, matmul_peak, peak_memory_gb, reset_peak_memory  # noqa: E402
+from mae.train.machine import (  # noqa: E402
+    environment,
+    keep_freed_memory,
+    matmul_peak,
+    peak_memory_gb,
+    reset_peak_memory,
+)
 from mae.train.optim import Recipe  # noqa: E402
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -129,8 +136,40 @@ def pictures(shape: Shape) -> Images:
     return Images(pixels, torch.arange(len(pixels)) % CLASSES, ())
 
 
-def ours(shape: Shape, precision: str, device: torch.device) -> Turn:
-    """Steps of this project, by the loop of every run."""
+class Stopwatch:
+    """Seconds that the parts of a step take. It waits for the device at the end of each, so steps are slower."""
+
+    PARTS = ("data", "forward", "backward", "optimiser")
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = dict.fromkeys(self.PARTS, 0.0)
+        self._since: float | None = None
+
+    def follow(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Time the steps of a training: what lies between an optimiser's step and the next forward pass is data."""
+        self._since = None
+        model.register_forward_pre_hook(lambda *_: self._end("data"))
+        model.register_forward_hook(lambda *_: self._end("forward"))
+        optimizer.register_step_pre_hook(lambda *_: self._end("backward"))
+        optimizer.register_step_post_hook(lambda *_: self._end("optimiser"))
+
+    def _end(self, part: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        if self._since is not None:  # None before the first batch, which waits for everything to start
+            self.seconds[part] += now - self._since
+        self._since = now
+
+    def shares(self) -> dict[str, float]:
+        """Each part as a share of the whole."""
+        whole = sum(self.seconds.values())
+        return {part: seconds / whole for part, seconds in self.seconds.items()}
+
+
+def ours(shape: Shape, precision: str, device: torch.device, watch: Stopwatch | None = None) -> Turn:
+    """Steps of this project, by the loop of every run, their parts timed by ``watch``."""
     torch.manual_seed(0)
     grid, normalise = shape.grid, Normalise(MEAN, STD)
     encoder = Encoder(
@@ -156,8 +195,12 @@ def ours(shape: Shape, precision: str, device: torch.device) -> Turn:
     source = pictures(shape).to(device)
 
     def turn(steps: int) -> None:
+        keep_freed_memory(device.type == "cpu")  # as a run does
         recipe = Recipe("adamw", 1e-4, shape.batch, steps * shape.batch / len(source), 0, 0.05)
-        fit(model, recipe.build(model), loss_fn, source, recipe, Runtime(0, device, precision, log_every=steps))
+        optimizer = recipe.build(model)
+        if watch:
+            watch.follow(model, optimizer)
+        fit(model, optimizer, loss_fn, source, recipe, Runtime(0, device, precision, log_every=steps))
 
     return turn
 
@@ -170,6 +213,7 @@ def reference(shape: Shape, precision: str, device: torch.device) -> Turn:
     model.train()
 
     def turn(steps: int) -> None:
+        keep_freed_memory(False)
         for _ in range(steps):
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 loss = model(inputs, **extra()).loss
@@ -259,6 +303,13 @@ def _timed(turn: Turn, steps: int) -> float:
     return time.perf_counter() - begun
 
 
+def parts(shape: Shape, precision: str, device: torch.device, steps: int = 4) -> dict[str, float]:
+    """Shares of a step's time: data (batch, normalisation, mask), forward, backward, optimiser."""
+    watch = Stopwatch(device)
+    ours(shape, precision, device, watch)(steps)
+    return {part: round(share, 3) for part, share in watch.shares().items()}
+
+
 def figures(shape: Shape, sides: Mapping[str, Side], peaks: Mapping[str, float]) -> dict[str, Any]:
     """Samples per second, utilisation, and for each precision the ratio to the reference: median, least, most."""
     found: dict[str, Any] = {"batch": shape.batch, "gflops_per_sample": shape.flops() / shape.batch / 1e9}
@@ -289,15 +340,16 @@ def table(report: Mapping[str, Any]) -> str:
     """The figures as Markdown: a table of shapes, a table of pipelines, each where there are some."""
     lines = [
         "| shape | ours fp32 | ours bf16 | reference fp32 | reference bf16 | fp32 ratio | bf16 ratio "
-        "| bf16 over reference fp32 | utilisation bf16 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| bf16 over reference fp32 | utilisation bf16 | data / forward / backward / optimiser (bf16) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in report["shapes"].items():
         speeds = [found[side]["samples_per_second"] for side in _SIDES]
         ratios = [found[f"ours {a} over reference {b}"] for a, b in _PAIRS]
         words = [f"{r['ratio']:.2f} ({r['least']:.2f} to {r['most']:.2f})" for r in ratios]
         share = f"{100 * found['ours bf16']['utilisation']:.0f}%"
-        lines.append(f"| {name} | {' | '.join(f'{s:.1f}' for s in speeds)} | {' | '.join(words)} | {share} |")
+        spent = " / ".join(f"{100 * part:.0f}%" for part in found["parts"]["bf16"].values())
+        lines.append(f"| {name} | {' | '.join(f'{s:.1f}' for s in speeds)} | {' | '.join(words)} | {share} | {spent} |")
     shapes = ["\n".join(lines)] if report["shapes"] else []
     pipelines = [benchmark_pipelines.table(report["pipelines"])] if report["pipelines"] else []
     return "\n\n".join(shapes + pipelines)
@@ -373,7 +425,8 @@ def run(options: Options) -> int:
     }
     for name in options.shapes:
         sides = measure(SHAPES[name], device, options.rounds, options.seconds)
-        report["shapes"][name] = figures(SHAPES[name], sides, peaks)
+        shares = {precision: parts(SHAPES[name], precision, device) for precision in PRECISIONS}
+        report["shapes"][name] = {**figures(SHAPES[name], sides, peaks), "parts": shares}
         print(table({"shapes": {name: report["shapes"][name]}, "pipelines": {}}), flush=True)
     for name in options.pipelines:
         with TemporaryDirectory() as folder:

@@ -13,11 +13,13 @@ import pytest
 import torch
 from torch import Generator
 
+from experiments import benchmark
 from experiments import benchmark_pipelines as pipelines
 from experiments.benchmark import DEFAULT_SHAPES, main, parse
 from experiments.benchmark_pipelines import PIPELINES, SIDES, Side, measure, most_ahead, ready, sides_of
 from mae.data.augment import Compose, Normalise
 from mae.data.source import Images
+from mae.model import Transformer
 from mae.train.loop import Runtime, order
 
 CPU = torch.device("cpu")
@@ -161,3 +163,20 @@ def test_a_turn_counts_neither_its_first_nor_its_last_stretch() -> None:
     side = Side(training, source, Compose(()), Runtime(0), batch=2)
     assert side.rate(stretches=2) == pytest.approx(15.0)  # equally many samples at 10 and at 30 a second
     assert steps_asked == [(4, 1)]
+
+
+@pytest.mark.parametrize("decoder", [Transformer(16, 1, 2), None])
+def test_a_shape_has_ratios_and_the_parts_of_its_step_make_a_whole(
+    decoder: Transformer | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(benchmark.SHAPES, "tiny", benchmark.Shape(2, 16, (1, 8, 8), Transformer(16, 1, 2), decoder))
+    monkeypatch.setattr(benchmark, "matmul_peak", lambda device, precision: 1e9)
+    monkeypatch.setattr(benchmark, "keep_freed_memory", lambda keep: None)
+    assert main(["shapes=tiny", "rounds=2", "seconds=0.001", "device=cpu", f"out={tmp_path / 'found.json'}"]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["shapes"]["tiny"]
+    for precision in ("fp32", "bf16"):
+        ratio = found[f"ours {precision} over reference {precision}"]
+        assert 0 < ratio["least"] <= ratio["ratio"] <= ratio["most"] < math.inf
+        assert set(found["parts"][precision]) == {"data", "forward", "backward", "optimiser"}
+        assert sum(found["parts"][precision].values()) == pytest.approx(1, abs=0.01)
+    assert (tmp_path / "found.md").read_text().count("| tiny |") == 1
