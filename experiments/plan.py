@@ -243,17 +243,26 @@ def _pretrain_flops(spec: Spec) -> float:
 
 
 def _evaluate_flops(spec: Spec, stage: str) -> float:
-    """A frozen encoder costs one forward pass a picture or clip; a trained one costs three."""
+    """A frozen block costs one forward pass a picture or clip; a trained one costs three."""
     slots, plane, patch_dim = _patches(spec)
     forward = classify_flops(spec["model"], slots * plane, patch_dim)
     data, section = spec[data_section(stage)], spec["evaluate"][stage]
     samples, protocol = data["samples"], section["protocol"]
     seen, tested = float(samples["train"]), samples["test"] * prod(section.get("views", {}).values())
     if "recipe" in protocol and not protocol.get("cached"):
-        seen = _samples_seen(protocol["recipe"], samples["train"]) * (3 if "FineTune" in protocol["_target_"] else 1)
+        tuned = _tuned_share(protocol, spec["model"]["encoder"]["depth"])
+        seen = _samples_seen(protocol["recipe"], samples["train"]) * (1 + 2 * tuned)
     if "FineTune" in protocol["_target_"]:
         tested += sum(_shifted(shift, samples["test"]) for shift in data.get("shifts", {}).values())
     return forward * (seen * section.get("repeats", 1) + tested)
+
+
+def _tuned_share(protocol: dict[str, Any], depth: int) -> float:
+    """The share of the encoder's blocks that a protocol trains."""
+    if "FineTune" not in protocol["_target_"]:
+        return 0.0
+    tuned = protocol.get("tuned_blocks")
+    return 1.0 if tuned is None else tuned / depth
 
 
 def _shifted(shift: dict[str, Any], test: int) -> int:

@@ -349,6 +349,15 @@ def test_shifts_change_the_name_and_the_cost_of_an_evaluation_and_not_of_its_pre
     assert tested.flops > usual.flops
 
 
+def test_the_more_blocks_are_tuned_the_more_a_row_of_partial_finetuning_is_planned_to_cost() -> None:
+    jobs = plan([load_ablation("partial_finetuning")], "desk", 1)
+    costs = {job.cells[0].row: job.flops for job in jobs if job.stage == "partial"}
+    tuned = [costs[row] for row in ("0.5", "1", "2", "4", "6", "12", "18", "24")]
+    assert costs["0"] < tuned[0]
+    assert tuned == sorted(tuned)
+    assert len(set(tuned)) == len(tuned)
+
+
 @pytest.mark.parametrize("scale", ["smoke", "desk"])
 def test_every_shift_reaches_the_evaluation_and_no_two_parts_are_alike(scale: str, tmp_path: Path) -> None:
     shifted = spec("robustness", "MAE ViT-L", scale)
