@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ from mae.data.source import Images, Splits, View
 from mae.train.loop import Runtime
 from mae.train.pretrain import Views
 from reports.claims import parse_claim
+from tests.data.clip_writer import numbered, write
 
 FACTS = yaml.safe_load((Path(__file__).parent / "paper_facts.yaml").read_text(encoding="utf-8"))["tables"]
 NAMES = ablation_names()
@@ -404,6 +406,24 @@ def test_more_than_a_folder_holds_is_refused_before_training(tmp_path: Path) -> 
     asked = r"data\.samples\.pretrain from 1 to 24, data\.samples\.test from 1 to 16$"
     with pytest.raises(SpecError, match=asked):
         check(row_jobs(part_of_folder(tmp_path, 25, 24, 0), ["finetune"]))
+
+
+@pytest.mark.parametrize("how", [["data=clip_folder", "data.decoded=[8,8]"], ["data=clip_folder_streamed"]])
+def test_own_clips_are_decoded_once_or_streamed(how: list[str], tmp_path: Path) -> None:
+    clip = write(tmp_path / "clip.mp4", numbered(24, 16, 24))
+    for place in ("train/run/a.mp4", "train/swim/b.mp4", "test/run/c.mp4"):
+        (tmp_path / "own" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, tmp_path / "own" / place)
+    if how[0].endswith("streamed"):
+        how = [*how, "data.source.short_side=8", "data.input_size=[8,8]"]
+    overrides = (*how, f"data.source.root={tmp_path / 'own'}", "data.source.train=2", "data.source.test=1",
+                 "data.classes=2", "data.stride=1", "evaluate_data=same")  # fmt: skip
+    ablation = load_ablation("video_data_efficiency")
+    own = spec_of(ablation, ablation.rows["SSV2 169k"], "smoke", 0, overrides)
+    splits, augment = data_of(own, PRETRAIN, tmp_path / "cache")
+    (batch,) = splits.pretrain.batches([torch.arange(2)], torch.device("cpu"))
+    assert augment(batch.images, Generator()).shape == (2, 3, own["data"]["frames"], 8, 8)
+    assert batch.labels.tolist() == [0, 1]
 
 
 def test_fingerprint_is_the_same_in_another_process() -> None:
