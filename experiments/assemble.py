@@ -19,7 +19,7 @@ from mae.data.augment import Augment, Compose, Normalise
 from mae.data.clip_crops import crops
 from mae.data.clips import ClipSource
 from mae.data.folder import staged
-from mae.data.listing import image_files
+from mae.data.listing import Listing, image_files
 from mae.data.part import part_of
 from mae.data.sampling import Sampling
 from mae.data.shifts import Shift
@@ -155,8 +155,13 @@ def _part_of(spec: Spec, stage: str, side: str, whole: Source) -> Source:
 
 def _samples_key(spec: Spec, section: str, side: str) -> str:
     """What a user sets to have more or fewer samples of ``side``."""
+    return _key(spec, section, f"samples.{side}")
+
+
+def _key(spec: Spec, section: str, name: str) -> str:
+    """What a user sets for ``name`` in a section of data: that of pre-training serves both where they are the same."""
     same = spec[section]["source"] == spec["data"]["source"]
-    return f"{'data' if same else section}.samples.{side}"
+    return f"{'data' if same else section}.{name}"
 
 
 def is_clips(data: dict[str, Any]) -> bool:
@@ -236,21 +241,48 @@ def check(jobs: Iterable[Job]) -> None:
 
 
 def _check_samples(spec: Spec, section: str) -> None:
-    """A folder of pictures has as many as are asked for; none is opened to find out."""
-    source, wrong = spec[section]["source"], []
-    if not source["_target_"].startswith("mae.data.folder.") or source["root"] is None:
+    """A folder has as many pictures and classes as the spec says; no picture is opened to find out."""
+    root = _folder_of(spec[section])
+    if root is None:
         return
-    for side, count in spec[section]["samples"].items():
-        found = _listed(source["root"], "test" if side == "test" else "train")
-        if not 1 <= count <= found:
-            wrong.append(f"{_samples_key(spec, section, side)} from 1 to {found}")
+    held = {side: len(_listed(root, side)) for side in spec[section]["samples"]}
+    wrong = [
+        f"{_samples_key(spec, section, side)} from 1 to {held[side]}"
+        for side, count in spec[section]["samples"].items()
+        if not 1 <= count <= held[side]
+    ]
     if wrong:
-        raise SpecError(f"{source['root']} has not as many pictures as are asked for: choose {', '.join(wrong)}")
+        raise SpecError(f"{root} has not as many pictures as are asked for: choose {', '.join(wrong)}")
+    classes = len(_listed(root, "train").classes)
+    if spec[section]["classes"] != classes:
+        key = _key(spec, section, "classes")
+        raise SpecError(f"{root} has {classes} classes, the spec says {spec[section]['classes']}: set {key}={classes}")
+
+
+def parts_used(jobs: Iterable[Job]) -> list[str]:
+    """What the jobs use of each folder of pictures that holds more than the spec asks for, in words."""
+    found: dict[str, None] = {}
+    for job in jobs:
+        section = data_section(job.stage)
+        root = _folder_of(job.spec[section])
+        for side, count in job.spec[section]["samples"].items() if root else ():
+            if count < (held := len(_listed(root, side))):
+                found[f"uses {count} of the {held} pictures of {root} as {_samples_key(job.spec, section, side)}"] = (
+                    None
+                )
+    return list(found)
+
+
+def _folder_of(data: dict[str, Any]) -> str | None:
+    """The folder of pictures that a section of data names, if that is what it names."""
+    root: str | None = data["source"]["root"] if data["source"]["_target_"].startswith("mae.data.folder.") else None
+    return root
 
 
 @lru_cache
-def _listed(root: str, split: str) -> int:
-    return len(image_files(root, split))
+def _listed(root: str, side: str) -> Listing:
+    """The pictures of one of the sides that ``samples`` counts; pre-training reads those of training."""
+    return image_files(root, "test" if side == "test" else "train")
 
 
 def _check_transfer(spec: Spec) -> None:

@@ -55,12 +55,12 @@ from mae.data.source import Batch, Images  # noqa: E402
 from mae.flops import classify_flops, pretrain_flops  # noqa: E402
 from mae.grid import Grid  # noqa: E402
 from mae.masking import Random, Strategy, Tube  # noqa: E402
+from mae.memory import keep_freed_memory  # noqa: E402
 from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer, choose_attention  # noqa: E402
 from mae.targets import Pixels  # noqa: E402
 from mae.train.loop import Runtime, fit  # noqa: E402
 from mae.train.machine import (  # noqa: E402
     environment,
-    keep_freed_memory,
     matmul_peak,
     peak_memory_gb,
     reset_peak_memory,
@@ -77,7 +77,10 @@ Turn = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Shape:
-    """What is trained: a grid, an encoder, a decoder (None: fine-tuning), a batch. Clips have more than one frame."""
+    """What is trained: a grid, an encoder, a decoder, a batch. Clips have more than one frame.
+
+    Without a decoder it is fine-tuned, or with ``frozen`` a classifier is trained on what it gives for each batch.
+    """
 
     batch: int
     size: int
@@ -86,6 +89,7 @@ class Shape:
     decoder: Transformer | None
     frames: int = 1
     ratio: float = 0.75
+    frozen: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -101,7 +105,7 @@ class Shape:
         return 1 if self.frames == 1 else 0
 
     def flops(self) -> float:
-        """Of one step: the backward pass costs twice the forward pass."""
+        """Of one step: the backward pass costs twice the forward pass, that of a frozen encoder nothing."""
         grid = self.grid
         model: dict[str, Any] = {
             "encoder": asdict(self.encoder),
@@ -113,7 +117,7 @@ class Shape:
         else:
             model["decoder"] = {"width_share": self.decoder.width / self.encoder.width, "depth": self.decoder.depth}
             forward = pretrain_flops(model, grid.num_patches, self.mask.visible(grid), grid.patch_dim)
-        return 3.0 * forward * self.batch
+        return (1.0 if self.frozen else 3.0) * forward * self.batch
 
 
 VIT_S, VIT_B, VIT_L = Transformer(128, 4, 4), Transformer(768, 12, 12), Transformer(1024, 24, 16)
@@ -124,8 +128,9 @@ SHAPES = {
     "vit_l16": Shape(8, 224, (1, 16, 16), VIT_L, Transformer(512, 8, 16)),
     "videomae_b": Shape(2, 224, (2, 16, 16), VIT_B, Transformer(384, 4, 6), frames=16, ratio=0.9),
     "vit_b16_finetune": Shape(16, 224, (1, 16, 16), VIT_B, None),
+    "vit_b16_probe": Shape(16, 224, (1, 16, 16), VIT_B, None, frozen=True),
 }
-DEFAULT_SHAPES = ("desk_images", "desk_clips", "vit_b16", "videomae_b", "vit_b16_finetune")
+DEFAULT_SHAPES = ("desk_images", "desk_clips", "vit_b16", "videomae_b", "vit_b16_finetune", "vit_b16_probe")
 
 
 def pictures(shape: Shape) -> Images:
@@ -177,7 +182,8 @@ def ours(shape: Shape, precision: str, device: torch.device, watch: Stopwatch | 
     )
     model: nn.Module
     if shape.decoder is None:
-        model = Classifier(encoder, CLASSES).to(device)
+        model = Classifier(encoder, CLASSES, tuned_blocks=0 if shape.frozen else None, batch_norm=shape.frozen)
+        model.to(device)
 
         def loss_fn(batch: Batch, generator: Generator) -> Tensor:
             return nn.functional.cross_entropy(model(normalise(batch.images, generator)).float(), batch.labels)
@@ -209,7 +215,8 @@ def reference(shape: Shape, precision: str, device: torch.device) -> Turn:
     """Steps of transformers' model in the loop of its own examples: forward, backward, AdamW, zero the gradients."""
     torch.manual_seed(0)
     model, inputs, extra = _reference_model(shape, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05)
     model.train()
 
     def turn(steps: int) -> None:
@@ -246,6 +253,7 @@ def _reference_model(shape: Shape, device: torch.device) -> tuple[nn.Module, Ten
     if shape.decoder is None:
         config = transformers.ViTConfig(**sizes, num_labels=CLASSES)
         model = transformers.ViTForImageClassification(config)
+        model.vit.requires_grad_(not shape.frozen)
         return model.to(device), inputs.to(device), lambda: {"labels": labels}
     sizes |= {
         "decoder_hidden_size": shape.decoder.width,

@@ -27,9 +27,10 @@ from mae.data.motions import MOTIONS
 from mae.data.moving_digits import moving_digits
 from mae.data.photographs import which_photograph
 from mae.data.source import Batch, Images, Source, Splits, View
+from mae.memory import keep_freed_memory
 from mae.train.evaluate import FineTune
 from mae.train.loop import Runtime, fit, order
-from mae.train.machine import best_precision, keep_freed_memory
+from mae.train.machine import best_precision
 from mae.train.optim import Recipe
 from mae.train.pretrain import pretrain
 

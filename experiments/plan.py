@@ -44,7 +44,9 @@ class Cell:
 class Job:
     """One training. ``needs`` is the fingerprint of the training whose weights it starts from, None for none.
 
-    ``reported`` is False for a training that only serves others: no column of the table is its own.
+    ``flops`` are those of all it does, ``sample_flops`` those of one training sample (0 where the encoder does not
+    take part in the steps). ``reported`` is False for a training that only serves others: no column of the table is
+    its own.
     """
 
     stage: str
@@ -52,6 +54,7 @@ class Job:
     spec: Spec
     needs: str | None
     flops: float
+    sample_flops: float = 0.0
     reported: bool = True
     cells: list[Cell] = field(default_factory=list)
 
@@ -199,7 +202,9 @@ def row_jobs(spec: Spec, stages: Sequence[str]) -> list[Job]:
             jobs = [replace(job, reported=False) for job in row_jobs(other, [origin["stage"]])]
             start = jobs[-1].fingerprint
     if PRETRAIN in stages or start == own:
-        jobs.append(Job(PRETRAIN, own, spec, None, _pretrain_flops(spec), reported=PRETRAIN in stages))
+        a_sample = _pretrain_flops(spec)
+        flops = a_sample * _samples_seen(spec["pretrain"], spec["data"]["samples"]["pretrain"])
+        jobs.append(Job(PRETRAIN, own, spec, None, flops, a_sample, reported=PRETRAIN in stages))
     for stage in evaluations:
         source = start if spec["evaluate"][stage]["init"] == "pretrained" else None
         identity = {
@@ -213,7 +218,7 @@ def row_jobs(spec: Spec, stages: Sequence[str]) -> list[Job]:
         if source != own:
             identity["model"] = {key: value for key, value in spec["model"].items() if key != "decoder"}
         needs = source if isinstance(source, str) else None
-        jobs.append(Job(stage, fingerprint(identity), spec, needs, _evaluate_flops(spec, stage)))
+        jobs.append(Job(stage, fingerprint(identity), spec, needs, *_evaluate_flops(spec, stage)))
     return jobs
 
 
@@ -229,6 +234,7 @@ def _samples_seen(recipe: dict[str, Any], samples: int) -> float:
 
 
 def _pretrain_flops(spec: Spec) -> float:
+    """Of one training sample: the backward pass costs twice the forward pass."""
     slots, plane, patch_dim = _patches(spec)
     patches, predicted = slots * plane, None
     try:
@@ -238,23 +244,26 @@ def _pretrain_flops(spec: Spec) -> float:
     if "target_frames" in spec:
         patch, channels = spec["model"]["patch"], spec["data"]["channels"]
         predicted = predicted_values(spec["target_frames"], patches - kept, slots, patch, channels)
-    forward = pretrain_flops(spec["model"], patches, kept, patch_dim, predicted)
-    return 3 * forward * _samples_seen(spec["pretrain"], spec["data"]["samples"]["pretrain"])
+    return 3 * pretrain_flops(spec["model"], patches, kept, patch_dim, predicted)
 
 
-def _evaluate_flops(spec: Spec, stage: str) -> float:
-    """A frozen block costs one forward pass a picture or clip; a trained one costs three."""
+def _evaluate_flops(spec: Spec, stage: str) -> tuple[float, float]:
+    """Of the whole evaluation, and of one training sample (0 where the steps leave the encoder alone).
+
+    A frozen block costs one forward pass a picture or clip; a trained one costs three.
+    """
     slots, plane, patch_dim = _patches(spec)
     forward = classify_flops(spec["model"], slots * plane, patch_dim)
     data, section = spec[data_section(stage)], spec["evaluate"][stage]
     samples, protocol = data["samples"], section["protocol"]
-    seen, tested = float(samples["train"]), samples["test"] * prod(section.get("views", {}).values())
+    seen, a_sample = forward * samples["train"], 0.0
+    tested = samples["test"] * prod(section.get("views", {}).values())
     if "recipe" in protocol and not protocol.get("cached"):
-        tuned = _tuned_share(protocol, spec["model"]["encoder"]["depth"])
-        seen = _samples_seen(protocol["recipe"], samples["train"]) * (1 + 2 * tuned)
+        a_sample = forward * (1 + 2 * _tuned_share(protocol, spec["model"]["encoder"]["depth"]))
+        seen = a_sample * _samples_seen(protocol["recipe"], samples["train"])
     if "FineTune" in protocol["_target_"]:
         tested += sum(_shifted(shift, samples["test"]) for shift in data.get("shifts", {}).values())
-    return forward * (seen * section.get("repeats", 1) + tested)
+    return seen * section.get("repeats", 1) + forward * tested, a_sample
 
 
 def _tuned_share(protocol: dict[str, Any], depth: int) -> float:

@@ -159,12 +159,15 @@ def run(options: Options) -> int:
     if options.plan_only and not todo:
         print(describe(jobs, todo, 1.0))
     if todo:
+        from experiments.assemble import parts_used
         from experiments.execute import execute, machine_of, preflight, workers_for
 
         machine = machine_of(options.out, options.device, options.scale)
         workers = options.workers or workers_for(todo, machine)
         print(describe(jobs, todo, measured_rate(finished, workers)), flush=True)
         preflight(todo, machine)
+        for line in parts_used(todo):
+            print(line)
         if not options.plan_only:
             execute(todo, tracker, machine, workers, again=options.rerun)
     if not options.plan_only:

@@ -198,6 +198,7 @@ def run(options: Options) -> int:
     first = jobs_of(search, search.enqueue[0], options)
     space = space_of(search, first[0].spec, options.scale)
 
+    from experiments.assemble import parts_used
     from experiments.execute import machine_of, preflight
     from experiments.study import Study, storage_url
     from experiments.tracking import Tracker, tracking_uri
@@ -210,6 +211,8 @@ def run(options: Options) -> int:
     url = storage_url(options.out, options.storage)
     study = Study(study_name(search, first, options), url, options.out, space.parameter, space.enqueue)
     print(describe(options, search, space, study, first, measured_rate(tracker.finished())), flush=True)
+    for line in parts_used(first):
+        print(line)
     if options.plan_only:
         return 0
     bench = Bench(options, search, space, study, tracker, machine)

@@ -28,7 +28,7 @@ from experiments.tracking import Record, Tracker, table_tag
 from mae.data.source import Source
 from mae.train.checkpoint import CheckpointError, Checkpoints
 from mae.train.loop import Runtime
-from mae.train.machine import best_precision, environment, peak_memory_gb, reset_peak_memory
+from mae.train.machine import best_precision, environment, matmul_peak, peak_memory_gb, reset_peak_memory
 from mae.train.optim import Recipe
 from mae.train.pretrain import pretrain, reconstruct
 from mae.weights import adapt, read
@@ -78,7 +78,11 @@ def run_job(job: Job, tracker: Tracker, machine: Machine, progress: Progress) ->
         progress(job.flops * count / steps, "")
 
     def observe(step: int, values: dict[str, float]) -> None:
-        progress(0.0, f"loss {values['loss']:.4f}, {values['samples_per_second']:.0f} samples/s")
+        speed = values["samples_per_second"]
+        progress(0.0, f"loss {values['loss']:.4f}, {speed:.0f} samples/s")
+        if job.sample_flops:
+            peak = matmul_peak(machine.device, precision)
+            values = {**values, "utilisation": job.sample_flops * speed / peak}
         record.curve(step, values)
 
     checkpoints = machine.checkpoints(job)
@@ -125,7 +129,7 @@ def _pretrain(job: Job, machine: Machine, runtime: Runtime, record: Record) -> d
         "seconds": fitted.seconds,
         "hours": fitted.seconds / 3600,
         "samples_per_second": fitted.samples_per_second,
-        "gflops": job.flops / (3e9 * fitted.steps * spec["pretrain"]["batch_size"]),
+        "gflops": job.sample_flops / 3e9,
         **_unreadable(splits.pretrain),
     }
 

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from mae.memory import keep_freed_memory
+
 T = TypeVar("T")
 
 #: Pictures that a reader opens, by the end of the name (lower case).
@@ -116,6 +118,7 @@ _context: Any = None
 def _keep(context: Any) -> None:
     global _context
     _context = context
+    keep_freed_memory()
 
 
 def _apply(task: Callable[[Any, Any], T], item: Any) -> T:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -79,26 +80,27 @@ def moving_digits(
     if not 0 <= seed < 2**32:
         raise DataError(f"moving_digits: seed={seed} is not usable; choose one from 0 to 4294967295.")
 
-    sets = {}
     photos, (glyphs, classes) = photographs(), handwritten_digits()
     material = _digest([*photos, glyphs, classes])
+    studios = {}
     for stream, (name, count) in enumerate(counts.items(), start=1):
         digits = divide_digits(classes, seed)[name == "test"]
-        parts = regions(photos, held_out=name == "test", size=_window(FILMED))
         chance = np.random.RandomState([seed, stream])
-        studio = _Studio(
+        studios[name] = _Studio(
             folder=Path(cache) / f"moving_digits-v{VERSION}-{name}-{count}-{FILMED}px-{frames}-seed{seed}-{material}",
             glyphs=glyphs[digits],
             labels=classes[digits],
-            regions=tuple(parts),
+            regions=tuple(regions(photos, held_out=name == "test", size=_window(FILMED))),
             motions=_balanced(count, len(MOTIONS), chance),
             digits=_balanced(count, len(CLASSES), chance),
             size=FILMED,
             frames=frames,
             seed=(seed, stream),
         )
+    sets = {}
+    for (name, studio), listing in zip(studios.items(), _filmed(tuple(studios.values())), strict=True):
         shown = studio.motions if labels == "motion" else studio.digits
-        sets[name] = decoded_clips(_filmed(studio), Path(cache), size=(size, size), max_failed=0.0).labelled(
+        sets[name] = decoded_clips(listing, Path(cache), size=(size, size), max_failed=0.0).labelled(
             torch.from_numpy(shown), TASKS[labels]
         )
     unlabelled = sets["pretrain"].labelled(torch.full((pretrain,), -1), ())
@@ -125,33 +127,52 @@ class _Studio:
     def path(self, index: int) -> Path:
         return self.folder / f"{index:06}.mp4"
 
+    def listing(self) -> Listing:
+        """All of its files, unlabelled."""
+        count = len(self.motions)
+        return Listing(self.folder, tuple(self.path(index).name for index in range(count)), (-1,) * count, ())
 
-def _filmed(studio: _Studio) -> Listing:
-    """The MP4 files of a studio, after filming those that are not there; all labels are -1."""
-    count = len(studio.motions)
+
+def _filmed(studios: tuple[_Studio, ...]) -> list[Listing]:
+    """The MP4 files of each studio, after filming those that are not there; all labels are -1."""
     try:
-        studio.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(studio.folder.with_suffix(".lock")):
-            there = {path.name for path in studio.folder.iterdir()}
-            todo = [index for index in range(count) if studio.path(index).name not in there]
-            chunks = [todo[first : first + CHUNK] for first in range(0, len(todo), CHUNK)]
-            workers = default_workers() if len(todo) >= 8 * CHUNK else 0
+        with ExitStack() as locks:
+            for studio in studios:
+                studio.folder.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(studio.folder.with_suffix(".lock")))
+            chunks = [chunk for place, studio in enumerate(studios) for chunk in _chunks(place, studio)]
+            total, left = sum(len(studio.motions) for studio in studios), sum(len(chunk.clips) for chunk in chunks)
+            workers = default_workers() if left >= 8 * CHUNK else 0
             with tqdm(
-                total=count, initial=count - len(todo), unit="clip", desc="filming", disable=None if todo else True
+                total=total, initial=total - left, unit="clip", desc="filming", disable=None if left else True
             ) as bar:
-                for done in in_processes(_film_chunk, studio, chunks, workers):
+                for done in in_processes(_film_chunk, studios, chunks, workers):
                     bar.update(done)
     except (OSError, RuntimeError) as error:
-        message = f"The built-in clips cannot be kept in {studio.folder.parent} ({error}); name another folder."
+        message = f"The built-in clips cannot be kept in {studios[0].folder.parent} ({error}); name another folder."
         raise DataError(message) from error
-    names = tuple(studio.path(index).name for index in range(count))
-    return Listing(studio.folder, names, (-1,) * count, ())
+    return [studio.listing() for studio in studios]
 
 
-def _film_chunk(studio: _Studio, chunk: list[int]) -> int:
-    for index in chunk:
+class _Chunk(NamedTuple):
+    """Some clips of the studio at ``place``."""
+
+    place: int
+    clips: list[int]
+
+
+def _chunks(place: int, studio: _Studio) -> list[_Chunk]:
+    """What is still to be filmed."""
+    there = {path.name for path in studio.folder.iterdir()}
+    todo = [index for index in range(len(studio.motions)) if studio.path(index).name not in there]
+    return [_Chunk(place, todo[first : first + CHUNK]) for first in range(0, len(todo), CHUNK)]
+
+
+def _film_chunk(studios: tuple[_Studio, ...], chunk: _Chunk) -> int:
+    studio = studios[chunk.place]
+    for index in chunk.clips:
         write_clip(studio.path(index), film(studio, index))
-    return len(chunk)
+    return len(chunk.clips)
 
 
 def _balanced(count: int, classes: int, chance: np.random.RandomState) -> Indices:

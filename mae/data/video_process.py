@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mae.data.decode import cover
+from mae.memory import keep_freed_memory
 
 CHUNK = 32  # frames held at their full size at a time
 
@@ -147,6 +148,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted run closes the pipe, which ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel's own action: Python's would wait for the C code
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    keep_freed_memory()
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not run into the answers
     for name in ("decord", "av"):

@@ -16,7 +16,8 @@ from mae.data.source import Batch, Source
 from mae.train.checkpoint import Checkpoints, pack, unpack
 from mae.train.optim import Recipe
 
-#: Called after each logged stretch of steps with (step, {"loss": ..., "lr": ..., "samples_per_second": ...}).
+#: Called after each logged stretch of steps with (step, values): ``loss``, ``lr``, ``samples_per_second``, and
+#: ``data_share``, the share of the time in which the loop waited for batches.
 Observer = Callable[[int, dict[str, float]], None]
 
 #: Before the names of averaged weights in a checkpoint.
@@ -55,6 +56,21 @@ class Fitted:
     seconds: float
     samples_per_second: float
     loss: float
+
+
+@dataclass
+class Waited(Iterator[Batch]):
+    """``batches``, and the seconds spent waiting for them."""
+
+    batches: Iterator[Batch]
+    seconds: float = 0.0
+
+    def __next__(self) -> Batch:
+        asked = time.perf_counter()
+        try:
+            return next(self.batches)
+        finally:
+            self.seconds += time.perf_counter() - asked
 
 
 def seed_of(seed: int, stream: str, index: int) -> int:
@@ -104,7 +120,7 @@ def fit(
         start, seconds = state["step"], state["seconds"]
         runtime.advance(start)
     generator = Generator(device)
-    batches = source.batches(order(len(source), recipe.batch_size, runtime.seed, start, steps), device)
+    batches = Waited(source.batches(order(len(source), recipe.batch_size, runtime.seed, start, steps), device))
     losses: list[Tensor] = []
     model.train()
     mean, clock, seen = math.nan, time.perf_counter(), 0
@@ -128,10 +144,11 @@ def fit(
         if done % runtime.log_every == 0 or done == steps:
             mean = _finite_mean(losses, done, recipe.batch_size, runtime)
             spent = time.perf_counter() - clock
-            runtime.observe(done, {"loss": mean, "lr": lr, "samples_per_second": seen / spent})
+            speed = {"samples_per_second": seen / spent, "data_share": batches.seconds / spent}
+            runtime.observe(done, {"loss": mean, "lr": lr, **speed})
             runtime.advance(len(losses))
             seconds += spent
-            losses, seen = [], 0
+            losses, seen, batches.seconds = [], 0, 0.0
             if runtime.checkpoints and done < steps and runtime.checkpoints.due():
                 tensors = pack(model, optimizer)
                 if average is not None:

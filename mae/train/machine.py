@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import resource
 import sys
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from mae.memory import give_back_freed_memory
 
 
 def best_precision(device: torch.device) -> str:
@@ -30,39 +31,11 @@ def matmul_peak(device: torch.device, precision: str) -> float:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = torch.ones(2, side, side, dtype=dtype, device=device)
     best = 0.0
-    for _ in range(5):
+    for _ in range(3):
         begun = time.perf_counter()
         torch.mm(a, b)[0, 0].item()  # waits for the device
         best = max(best, 2 * side**3 / (time.perf_counter() - begun))
     return best
-
-
-#: glibc's names for the size from which a block gets pages of its own, and for how much free memory is held (mallopt).
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
-
-
-def keep_freed_memory(keep: bool = True) -> None:
-    """Let the next step have the memory that this one frees, instead of fresh pages from the system (glibc; CPU).
-
-    Blocks of more than 32 MB, and what lies free beyond 64 MB, otherwise go back to the system at once and cost a page
-    fault every 4 KB when they are asked for again: steps of desk clips took 1.1 to 1.2 times as long.
-    ``keep=False`` goes back to glibc's defaults.
-    """
-    libc = _glibc()
-    if libc is None:
-        return
-    libc.mallopt(_MMAP_THRESHOLD, 1 << 30 if keep else 128 << 10)
-    libc.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1 if keep else 128 << 10)
-    if not keep:
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    """The C library of this process if it is GNU's."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 def room_for_data(device: torch.device) -> int:
@@ -75,8 +48,7 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
-        if libc := _glibc():
-            libc.malloc_trim(0)  # what earlier jobs freed and the process kept is not this job's
+        give_back_freed_memory()  # what earlier jobs freed and the process kept is not this job's
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:  # some containers forbid it: the peak is then that of the whole process

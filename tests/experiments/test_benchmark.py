@@ -165,11 +165,12 @@ def test_a_turn_counts_neither_its_first_nor_its_last_stretch() -> None:
     assert steps_asked == [(4, 1)]
 
 
-@pytest.mark.parametrize("decoder", [Transformer(16, 1, 2), None])
+@pytest.mark.parametrize(("decoder", "frozen"), [(Transformer(16, 1, 2), False), (None, False), (None, True)])
 def test_a_shape_has_ratios_and_the_parts_of_its_step_make_a_whole(
-    decoder: Transformer | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    decoder: Transformer | None, frozen: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(benchmark.SHAPES, "tiny", benchmark.Shape(2, 16, (1, 8, 8), Transformer(16, 1, 2), decoder))
+    shape = benchmark.Shape(2, 16, (1, 8, 8), Transformer(16, 1, 2), decoder, frozen=frozen)
+    monkeypatch.setitem(benchmark.SHAPES, "tiny", shape)
     monkeypatch.setattr(benchmark, "matmul_peak", lambda device, precision: 1e9)
     monkeypatch.setattr(benchmark, "keep_freed_memory", lambda keep: None)
     assert main(["shapes=tiny", "rounds=2", "seconds=0.001", "device=cpu", f"out={tmp_path / 'found.json'}"]) == 0

@@ -70,6 +70,11 @@ def test_what_a_run_leaves_in_mlflow(out: Path) -> None:
         assert "spec.yaml" in {file.path for file in tracker.client.list_artifacts(run.info.run_id)}
     pretraining = runs["pretrain"]
     assert pretraining.data.metrics["pretrain/samples_per_second"] > 0
+    for stage, run in runs.items():
+        assert 0 <= run.data.metrics["data_share"] <= 1
+        # the steps of a probe of cached features leave the encoder alone: there is nothing to count
+        assert ("utilisation" in run.data.metrics) == (stage != "linear")
+    assert 0 < pretraining.data.metrics["utilisation"] < 1
     assert tracker.client.list_artifacts(pretraining.info.run_id, "reconstructions")
     steps = [point.step for point in tracker.client.get_metric_history(pretraining.info.run_id, "loss")]
     assert steps == sorted(set(steps))

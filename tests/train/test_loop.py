@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,29 @@ def test_a_resumed_training_repeats_no_step(tmp_path: Path) -> None:
         train(Runtime(seed=0, log_every=1, checkpoints=checkpoints, observe=observe))
     train(Runtime(seed=0, log_every=1, checkpoints=checkpoints, observe=observe))
     assert steps == [1, 2, 3, 4, 5, 6, 7, *range(7, 21)]  # step 7 was done, but its checkpoint was not written
+
+
+def test_the_share_of_time_spent_waiting_for_batches_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, shares = 0.0, []
+
+    class Slow(Images):
+        def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+            nonlocal now
+            for batch in super().batches(order, device):
+                now += 3.0
+                yield batch
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+
+    def loss_fn(batch: Batch, generator: Generator) -> Tensor:
+        nonlocal now
+        now += 1.0
+        return F.cross_entropy(model(batch.images / 255), batch.labels)
+
+    monkeypatch.setattr("mae.train.loop.time.perf_counter", lambda: now)
+    runtime = Runtime(seed=0, log_every=4, observe=lambda step, values: shares.append(values["data_share"]))
+    fit(model, RECIPE.build(model), loss_fn, Slow(SOURCE.pixels, SOURCE.labels, SOURCE.classes), RECIPE, runtime)
+    assert shares == [0.75] * 5
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "garbage index", "missing"])

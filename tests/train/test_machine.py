@@ -12,7 +12,8 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 PROGRAM = """
 import resource
 import torch
-from mae.train.machine import keep_freed_memory, peak_memory_gb, reset_peak_memory
+from mae.memory import keep_freed_memory
+from mae.train.machine import peak_memory_gb, reset_peak_memory
 
 if {keep}:
     keep_freed_memory()
