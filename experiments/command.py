@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,24 +112,46 @@ def place(jobs: Sequence[Job], finished: dict[str, Run], tracker: Tracker) -> No
         tracker.displace(run, now)
 
 
-def measured_rate(finished: dict[str, Run], workers: int = 1) -> float:
-    """FLOP per second of ``workers`` together: as finished runs had it, else what a matrix product suggests."""
+@dataclass(frozen=True)
+class Pace:
+    """How fast jobs go here: FLOP per second of one process, by stage and for any other, and how many run at a time."""
+
+    of_stage: Mapping[str, float]
+    of_others: float
+    workers: int = 1
+
+    def seconds(self, jobs: Iterable[Job]) -> float:
+        """How long ``jobs`` take together if no process is ever idle."""
+        return sum(job.flops / self.of_stage.get(job.stage, self.of_others) for job in jobs) / self.workers
+
+    def describe(self, jobs: Sequence[Job]) -> str:
+        """The time that ``jobs`` take, and the rate behind it, in words."""
+        seconds = self.seconds(jobs)
+        rate = sum(job.flops for job in jobs) / seconds / 1e9
+        source = "as earlier runs went" if self.of_stage else "as a matrix product suggests"
+        return f"about {seconds / 60:.0f} min on this machine, at {rate:.0f} GFLOP/s, {source}"
+
+
+def pace_of(finished: dict[str, Run], scale: str, workers: int = 1) -> Pace:
+    """The pace of finished runs of a scale; where there are none, what a matrix product suggests."""
     import numpy as np
 
-    rates = [
-        run.data.metrics["pretrain/gflops"] * 3e9 * run.data.metrics["pretrain/samples_per_second"]
-        for run in finished.values()
-        if "pretrain/gflops" in run.data.metrics
-    ]
+    rates: dict[str, list[float]] = {}
+    for run in finished.values():
+        stage = run.data.tags["stage"]
+        if run.data.tags["scale"] == scale and (rate := run.data.metrics.get(f"{stage}/gflops_per_second")):
+            rates.setdefault(stage, []).append(1e9 * rate)
     if rates:
-        return workers * float(np.median(rates))
+        usual = float(np.median([rate for found in rates.values() for rate in found]))
+        return Pace({stage: float(np.median(found)) for stage, found in rates.items()}, usual, workers)
     size = 768
     left, right = np.ones((size, size), np.float32), np.ones((size, size), np.float32)
     left @ right
     start = time.perf_counter()
     for _ in range(10):
         left @ right
-    return 0.5 * 10 * 2 * size**3 / (time.perf_counter() - start)
+    together = 0.5 * 10 * 2 * size**3 / (time.perf_counter() - start)
+    return Pace({}, together / workers, workers)
 
 
 def answer(command: Callable[[], int]) -> int:

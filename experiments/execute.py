@@ -111,7 +111,7 @@ def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, workers: in
         if workers <= 1:
             _work(jobs, tracker, machine, since, display)
         else:
-            _share(longest_first(jobs), tracker, machine, since, workers, display)
+            _share(critical_first(jobs), tracker, machine, since, workers, display)
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left{postfix}"
@@ -126,12 +126,17 @@ class Display:
     skip: Callable[[Job], None]
 
 
-def longest_first(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs by the work that hangs together with them, most first: no long row is left to one worker at the end."""
-    root, chain = roots(jobs), dict[str, float]()
-    for job in jobs:
-        chain[root[job.fingerprint]] = chain.get(root[job.fingerprint], 0.0) + job.flops
-    return sorted(jobs, key=lambda job: -chain[root[job.fingerprint]])
+def critical_first(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs by the length of the path from each to its end, longest first: what others wait for is not left for last.
+
+    The path of a job is its own work and that of the longest chain of jobs that start from its weights.
+    """
+    path: dict[str, float] = {}
+    beyond: dict[str | None, float] = {}
+    for job in reversed(jobs):  # each comes after what it needs
+        path[job.fingerprint] = job.flops + beyond.get(job.fingerprint, 0.0)
+        beyond[job.needs] = max(beyond.get(job.needs, 0.0), path[job.fingerprint])
+    return sorted(jobs, key=lambda job: -path[job.fingerprint])
 
 
 def _work(jobs: Sequence[Job], tracker: Tracker, machine: Machine, since: float, display: Display) -> None:

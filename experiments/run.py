@@ -36,13 +36,14 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 from experiments.command import (  # noqa: E402
+    Pace,
     answer,
     count,
     flag,
     folder,
     make_out,
-    measured_rate,
     one_of,
+    pace_of,
     pending,
     place,
     read,
@@ -113,7 +114,7 @@ def chosen(options: Options) -> list[Ablation]:
     return ablations
 
 
-def describe(jobs: Sequence[Job], todo: Sequence[Job], rate: float) -> str:
+def describe(jobs: Sequence[Job], todo: Sequence[Job], pace: Pace) -> str:
     """What the plan holds and what is left of it, in words a person can check."""
     cells = {(c.table, c.row, c.seed) for job in jobs for c in job.cells}
     pretrainings = sum(job.stage == PRETRAIN for job in jobs)
@@ -121,10 +122,11 @@ def describe(jobs: Sequence[Job], todo: Sequence[Job], rate: float) -> str:
         f"{len(cells)} rows need {pretrainings} pre-trainings and {len(jobs) - pretrainings} evaluations "
         f"(shared ones counted once); {len(todo)} of {len(jobs)} are still to run",
     ]
-    lines += [f"  {job.fingerprint}  {job.flops / rate / 60:6.1f} min  {job.name}{_shared(job.cells)}" for job in todo]
+    lines += [
+        f"  {job.fingerprint}  {pace.seconds([job]) / 60:6.1f} min  {job.name}{_shared(job.cells)}" for job in todo
+    ]
     if todo:
-        total = sum(job.flops for job in todo) / rate
-        lines.append(f"about {total / 60:.0f} min at {rate / 1e9:.0f} GFLOP/s on this machine")
+        lines.append(pace.describe(todo))
     return "\n".join(lines)
 
 
@@ -157,14 +159,14 @@ def run(options: Options) -> int:
         done |= committed()
     todo = pending(jobs, done, options.out)
     if options.plan_only and not todo:
-        print(describe(jobs, todo, 1.0))
+        print(describe(jobs, todo, Pace({}, 1.0)))
     if todo:
         from experiments.assemble import parts_used
         from experiments.execute import execute, machine_of, preflight, workers_for
 
         machine = machine_of(options.out, options.device, options.scale)
         workers = options.workers or workers_for(todo, machine)
-        print(describe(jobs, todo, measured_rate(finished, workers)), flush=True)
+        print(describe(jobs, todo, pace_of(finished, options.scale, workers)), flush=True)
         preflight(todo, machine)
         for line in parts_used(todo):
             print(line)

@@ -33,13 +33,14 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 from experiments.command import (  # noqa: E402
+    Pace,
     answer,
     count,
     flag,
     folder,
     make_out,
-    measured_rate,
     one_of,
+    pace_of,
     pending,
     place,
     read,
@@ -165,12 +166,12 @@ class Bench:
                     Record(self.tracker, run.info.run_id).tags({"study": self.study.name, "trial": claim.number})
 
 
-def describe(options: Options, search: Search, space: Space, study: Study, first: Sequence[Job], rate: float) -> str:
+def describe(options: Options, search: Search, space: Space, study: Study, first: Sequence[Job], pace: Pace) -> str:
     """What the study holds and what is left of it, in words a person can check."""
     made, declared, used = len(study.trials()), search.parameter, space.parameter
     narrowed = "" if (used.low, used.high) == (declared.low, declared.high) else " (as far as the grid allows)"
     pretrainings = sum(job.stage == PRETRAIN for job in first)
-    minutes = sum(job.flops for job in first) / rate / 60
+    minutes = pace.seconds(first) / 60
     left = max(0, options.trials - made)
     return (
         f"study {study.name}: {made} of {options.trials} trials are finished\n"
@@ -178,7 +179,7 @@ def describe(options: Options, search: Search, space: Space, study: Study, first
         f"maximised: {search.metric}, mean of {options.seeds} seeds\n"
         f"a trial needs {pretrainings} pre-trainings and {len(first) - pretrainings} evaluations, "
         f"about {minutes:.1f} min at {used.key}={search.enqueue[0]:g}; "
-        f"the others about {left * minutes:.0f} min at {rate / 1e9:.0f} GFLOP/s"
+        f"the others about {left * minutes:.0f} min"
     )
 
 
@@ -210,7 +211,7 @@ def run(options: Options) -> int:
     preflight([job for jobs in (first, *ends) for job in jobs], machine)
     url = storage_url(options.out, options.storage)
     study = Study(study_name(search, first, options), url, options.out, space.parameter, space.enqueue)
-    print(describe(options, search, space, study, first, measured_rate(tracker.finished())), flush=True)
+    print(describe(options, search, space, study, first, pace_of(tracker.finished(), options.scale)), flush=True)
     for line in parts_used(first):
         print(line)
     if options.plan_only:

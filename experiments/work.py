@@ -95,6 +95,7 @@ def run_job(job: Job, tracker: Tracker, machine: Machine, progress: Progress) ->
         observe=observe,
         advance=advance,
     )
+    resumed = checkpoints.index.exists()
     started = time.time()
     reset_peak_memory(machine.device)
     try:
@@ -104,6 +105,8 @@ def run_job(job: Job, tracker: Tracker, machine: Machine, progress: Progress) ->
         record.fail(f"{type(error).__name__}: {error}")
         raise
     results["wall_seconds"] = time.time() - started
+    if not resumed:
+        results["gflops_per_second"] = job.flops / 1e9 / results["wall_seconds"]
     results["peak_memory_gb"] = peak_memory_gb(machine.device)
     facts = {**environment(machine.device), **_software(), "precision": precision}
     record.finish({f"{stage}/{key}": value for key, value in results.items()}, facts)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from experiments import work
 from experiments.assemble import autoencoder_of, check, encoder_of
 from experiments.command import pending
-from experiments.execute import longest_first, machine_of, roots
+from experiments.execute import critical_first, machine_of, roots
 from experiments.plan import PRETRAIN, SUPERVISED, Job, plan
 from experiments.spec import Spec, SpecError, _composed, load_ablation, origin_of
 from experiments.tracking import Tracker, tracking_uri
@@ -109,14 +109,20 @@ def test_a_chain_whose_weights_are_gone_is_run_again_as_far_as_it_is_needed(jobs
     assert pending(chain, set(), tmp_path) == [pictures, clips, first, second]
 
 
-def test_a_chain_hangs_together_when_jobs_are_ordered(jobs: Jobs) -> None:
+def test_jobs_come_by_the_longest_path_that_begins_with_them(jobs: Jobs) -> None:
     chain = jobs(*BOTH)
     other = jobs("video_pretraining_strategy", "VideoMAE")
     mixed = [*other, *chain]
     assert len(set(roots(mixed).values())) == 2
-    heavier = [replace(job, flops=job.flops + 1e15) for job in chain]
-    ordered = longest_first([*other, *heavier])
-    assert [job.fingerprint for job in ordered[: len(chain)]] == [job.fingerprint for job in chain]
+    ordered = critical_first(mixed)
+    places = {job.fingerprint: place for place, job in enumerate(ordered)}
+    assert all(job.needs is None or places[job.needs] < places[job.fingerprint] for job in mixed)
+    pictures, clips, first, second = chain
+    heavy = [replace(job, flops=1e15) if job is second else replace(job, flops=1.0) for job in chain]
+    light = [replace(job, flops=10.0) for job in other]
+    ordered = critical_first([*light, *heavy])
+    assert [job.fingerprint for job in ordered[:3]] == [job.fingerprint for job in (pictures, clips, second)]
+    assert ordered[-1].fingerprint == first.fingerprint
 
 
 def test_a_file_of_weights_that_is_not_there_is_refused_before_training(jobs: Jobs) -> None:

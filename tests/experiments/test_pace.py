@@ -1,0 +1,39 @@
+"""How long a plan takes: by what finished runs of the same scale took, stage by stage."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from experiments.command import Pace, pace_of
+from experiments.plan import Job
+
+
+def run(stage: str, rate: float | None, scale: str = "desk") -> Any:
+    metrics = {} if rate is None else {f"{stage}/gflops_per_second": rate}
+    return SimpleNamespace(data=SimpleNamespace(tags={"stage": stage, "scale": scale}, metrics=metrics))
+
+
+def job(stage: str, flops: float) -> Job:
+    return Job(stage, "", {}, None, flops)
+
+
+def test_each_stage_goes_at_the_median_of_its_own_runs_and_workers_share_the_time() -> None:
+    rates = [("pretrain", 1.0), ("pretrain", 2.0), ("pretrain", 9.0), ("finetune", 4.0), ("linear", None)]
+    finished = {str(place): run(*found) for place, found in enumerate(rates)}
+    pace = pace_of(finished, "desk", workers=2)
+    assert pace.seconds([job("pretrain", 8e9)]) == pytest.approx(8 / 2 / 2)
+    assert pace.seconds([job("pretrain", 8e9), job("finetune", 8e9)]) == pytest.approx((8 / 2 + 8 / 4) / 2)
+    assert pace.seconds([job("linear", 3e9)]) == pytest.approx(3 / 3 / 2)  # never run: the median of all
+    assert "about 0 min on this machine, at 4 GFLOP/s, as earlier runs went" in pace.describe([job("pretrain", 8e9)])
+
+
+def test_runs_of_another_scale_say_nothing() -> None:
+    pace = pace_of({"a": run("pretrain", 5.0, "smoke")}, "desk", workers=4)
+    assert pace.of_stage == {}
+    assert pace.of_others > 0
+    assert pace.describe([job("pretrain", 1.0)]).endswith("as a matrix product suggests")
+    one = Pace({}, 1.0)
+    assert one.seconds([job("pretrain", 6.0)]) == 6
