@@ -49,7 +49,8 @@ class Judgement:
     """Verdict on a claim: holds, contradicted, undecided, or not run.
 
     `difference` is left minus right, the mean over the n seeds that measured every cell, with its 95%
-    t-interval.
+    t-interval; `leans` says whether that mean satisfies the claim, whatever its interval,
+    and is None where it is zero.
     """
 
     claim: str
@@ -59,6 +60,7 @@ class Judgement:
     ci_high: float | None
     n: int
     paper: bool | None
+    leans: bool | None
 
 
 def parse_claim(text: str, ablation: Ablation) -> Claim:
@@ -103,7 +105,9 @@ def judge(claim: Claim, measured: pd.DataFrame) -> Judgement:
         verdict = "contradicted"
     else:
         verdict = "undecided"
-    return Judgement(claim.text, verdict, summary.mean, summary.ci_low, summary.ci_high, summary.n, claim.paper)
+    leans = _satisfied(summary.mean, claim.operator) if summary.mean else None
+    interval = (summary.ci_low, summary.ci_high)
+    return Judgement(claim.text, verdict, summary.mean, *interval, summary.n, claim.paper, leans)
 
 
 def _satisfied(difference: float, operator: str) -> bool:

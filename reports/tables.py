@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from experiments.spec import Ablation
 
 TABLE_COLUMNS = ("row", "metric", "paper", "mean", "std", "n", "ci_low", "ci_high", "scale", "verdict", "unreadable")
-CLAIM_COLUMNS = ("claim", "scale", "verdict", "difference", "ci_low", "ci_high", "n", "paper")
+CLAIM_COLUMNS = ("claim", "scale", "verdict", "difference", "leans", "ci_low", "ci_high", "n", "paper")
 _TABLE_TEXT = ("row", "metric", "scale", "verdict")
 _COUNTS = ("n", "unreadable")
-_CLAIM_TEXT = ("claim", "scale", "verdict", "paper")
+_CLAIM_TEXT = ("claim", "scale", "verdict", "leans", "paper")
 
 _ORIENTATION = "published values are shown for orientation, not comparison"
 _SENTENCES = {
@@ -84,16 +84,17 @@ def table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
 def claims_table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = "") -> pd.DataFrame:
     """Return one line per claim with the columns `CLAIM_COLUMNS`.
 
-    `difference` is left minus right of the claim; `paper` is yes when the published numbers satisfy it, no
-    when they do not, and empty when one of them is not published.
+    `difference` is left minus right of the claim, and `leans` towards the claim or against it; `paper` is yes when the
+    published numbers satisfy it, no when they do not, and empty when one of them is not published.
     """
     measured = cells(ablation, frame, scale, variant)
     lines: list[tuple[object, ...]] = []
     for text in ablation.claims:
         found = judge(parse_claim(text, ablation), measured)
         published = {True: "yes", False: "no", None: ""}[found.paper]
+        leans = {True: "towards", False: "against", None: ""}[found.leans]
         interval = (found.ci_low, found.ci_high)
-        lines.append((text, scale, found.verdict, found.difference, *interval, found.n, published))
+        lines.append((text, scale, found.verdict, found.difference, leans, *interval, found.n, published))
     return _typed(lines, CLAIM_COLUMNS)
 
 
@@ -181,7 +182,7 @@ def _decimals(value: float) -> int:
 
 
 def claim_evidence(line: Mapping[Hashable, Any]) -> str:
-    """Return what stands behind a verdict: difference, interval, n, and what the published numbers say."""
+    """Return what stands behind a verdict: difference and its side, interval, n, what the published numbers say."""
     published = {"yes": "the published numbers satisfy it", "no": "the published numbers do not satisfy it"}
     says = published.get(line["paper"], "not all of its numbers are published")
     if line["n"] == 0:
@@ -189,7 +190,8 @@ def claim_evidence(line: Mapping[Hashable, Any]) -> str:
     interval = "no interval"
     if not pd.isna(line["ci_low"]):
         interval = f"{LEVEL:.0%} interval {line['ci_low']:+.2f} to {line['ci_high']:+.2f}"
-    return f"difference {line['difference']:+.2f}, {interval}, n={line['n']}; {says}"
+    side = {"towards": "as claimed", "against": "against the claim"}.get(line["leans"], "neither way")
+    return f"difference {line['difference']:+.2f}, {side}, {interval}, n={line['n']}; {says}"
 
 
 def render_text(

@@ -66,6 +66,23 @@ def test_one_seed_reports_the_signed_difference_without_an_interval(make_ablatio
     assert (found.difference, found.ci_low, found.n) == (-2.0, None, 1)
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "operator", "leans"),
+    [
+        ([3.0], [1.0], ">", True),
+        ([3.0], [1.0], "<", False),
+        ([1.0, 4.0], [2.0, 2.0], ">", True),
+        ([2.0], [2.0], ">", None),
+        ([], [1.0], ">", None),
+    ],
+)
+def test_an_undecided_claim_still_says_which_way_its_difference_points(
+    make_ablation: Any, make_frame: Any, left: list[float], right: list[float], operator: str, leans: bool | None
+) -> None:
+    claim = f"lin[random 75] {operator} lin[block 75]"
+    assert verdict(make_ablation, make_frame, left, right, claim).leans is leans
+
+
 def test_linear_expressions_with_numbers_and_factors(make_ablation: Any, make_frame: Any) -> None:
     ablation = make_ablation(rows={"8": {"ft": 84.9, "lin": 73.5}, "1": {"ft": 84.8, "lin": 65.5}})
     frame = make_frame(

@@ -110,7 +110,7 @@ def test_text_has_one_line_per_row_then_claims_then_what_the_scale_means(make_ab
     assert all(shown in row for shown in ("84.9", "48.00 ± 1.41 (2)", "not run"))
     assert sum(line.startswith(("random 75", "block 75", "grid 75")) for line in lines) == 3
     assert any(line.split() == ["undecided", *CLAIMS[0].split()] for line in lines)
-    assert "difference +4.00, no interval, n=1; the published numbers satisfy it" in text
+    assert "difference +4.00, as claimed, no interval, n=1; the published numbers satisfy it" in text
     assert "scale=desk: a trend on small data; published values are shown for orientation" in text
     assert lines[-1] == "Took 3 min 12 s."
 
