@@ -172,7 +172,7 @@ def _status(error: Exception) -> int | None:
     """Exit status of an error that has been put into words: 2 before training, 1 once it runs; None for a defect."""
     if isinstance(error, SpecError):
         return 2
-    names = {"TrackingError": 2, "DataError": 2, "CheckpointError": 1, "NotFinite": 1, "JobFailed": 1}
+    names = {"TrackingError": 2, "DataError": 2, "CheckpointError": 1, "NotFinite": 1, "JobFailed": 1, "ReportError": 1}
     if type(error).__name__ in names:
         return names[type(error).__name__]
     return 1 if isinstance(error, OSError) else None

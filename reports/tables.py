@@ -121,13 +121,21 @@ def write_tables(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant:
     return [write_atomically(folder / file, text) for file, text in texts.items()]
 
 
+class ReportError(ValueError):
+    """A generated file cannot be read; the message says which and what to do."""
+
+
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table or claims file of `write_tables`, with labels such as `8` or `none` left as text."""
+    """Read a table or claims file of `write_tables`, with labels such as `8` or `none` left as text.
+
+    ReportError when it has other columns: an earlier version wrote it.
+    """
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     columns = CLAIM_COLUMNS if "claim" in frame.columns else TABLE_COLUMNS
     if tuple(frame.columns) != columns:
-        raise ValueError(
-            f"{path} does not have the columns {', '.join(columns)}; delete it and build the report again."
+        raise ReportError(
+            f"{path} was written by another version, with other columns; the runs are safe: delete {path.parent} and "
+            f"run python reports/build.py"
         )
     text = _CLAIM_TEXT if columns == CLAIM_COLUMNS else _TABLE_TEXT
     lines = [

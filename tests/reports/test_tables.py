@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from experiments.command import answer
 from reports.markup import escape_latex, escape_markdown
 from reports.page import html, index_markdown, sections
 from reports.tables import (
@@ -79,10 +80,13 @@ def test_scales_are_stacked_and_read_back_with_their_labels_as_text(
     assert read_table(paths[0])["row"].unique().tolist() == ["none", "8"]
 
 
-def test_a_table_of_another_layout_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "old.csv").write_text("row,value\n8,1\n")
-    with pytest.raises(ValueError, match="build the report again"):
-        read_table(tmp_path / "old.csv")
+def test_a_table_of_another_layout_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.csv"
+    path.write_text("row,value\n8,1\n")
+    assert answer(lambda: len(read_table(path))) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} was written by another version")
+    assert said.endswith(f"delete {tmp_path} and run python reports/build.py\n")
 
 
 def test_variants_have_their_own_table(tmp_path: Path, make_ablation: Any, make_frame: Any) -> None:
