@@ -67,6 +67,7 @@ def run_job(job: Job, tracker: Tracker, machine: Machine, progress: Progress) ->
     """Train or evaluate, and record the result; an earlier attempt is taken up where its last checkpoint left it."""
     spec, stage = job.spec, job.stage
     precision = best_precision(machine.device) if spec["precision"] == "auto" else spec["precision"]
+    peak = matmul_peak(machine.device, precision)  # before the training takes the device's memory
     record = tracker.open(job.name, _tags(job), _parameters(job))
     record.config(spec)
     steps = _steps(job)
@@ -81,7 +82,6 @@ def run_job(job: Job, tracker: Tracker, machine: Machine, progress: Progress) ->
         speed = values["samples_per_second"]
         progress(0.0, f"loss {values['loss']:.4f}, {speed:.0f} samples/s")
         if job.sample_flops:
-            peak = matmul_peak(machine.device, precision)
             values = {**values, "utilisation": job.sample_flops * speed / peak}
         record.curve(step, values)
 
