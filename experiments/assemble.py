@@ -254,23 +254,23 @@ def _check_samples(spec: Spec, section: str) -> None:
     if wrong:
         raise SpecError(f"{root} has not as many pictures as are asked for: choose {', '.join(wrong)}")
     classes = len(_listed(root, "train").classes)
-    if spec[section]["classes"] != classes:
+    if classes and spec[section]["classes"] != classes:  # pictures for pre-training may have none
         key = _key(spec, section, "classes")
         raise SpecError(f"{root} has {classes} classes, the spec says {spec[section]['classes']}: set {key}={classes}")
 
 
 def parts_used(jobs: Iterable[Job]) -> list[str]:
     """What the jobs use of each folder of pictures that holds more than the spec asks for, in words."""
-    found: dict[str, None] = {}
+    found: list[str] = []
     for job in jobs:
         section = data_section(job.stage)
         root = _folder_of(job.spec[section])
         for side, count in job.spec[section]["samples"].items() if root else ():
-            if count < (held := len(_listed(root, side))):
-                found[f"uses {count} of the {held} pictures of {root} as {_samples_key(job.spec, section, side)}"] = (
-                    None
-                )
-    return list(found)
+            held, key = len(_listed(root, side)), _samples_key(job.spec, section, side)
+            words = f"{key}={count}: a part of the {held} pictures of {root}"
+            if count < held and words not in found:
+                found.append(words)
+    return found
 
 
 def _folder_of(data: dict[str, Any]) -> str | None:

@@ -30,6 +30,7 @@ from experiments.assemble import (
     grid_of,
     is_clips,
     mask_of,
+    parts_used,
     recipe_of,
     sampling_of,
     splits_of,
@@ -406,6 +407,19 @@ def test_more_than_a_folder_holds_is_refused_before_training(tmp_path: Path) -> 
     asked = r"data\.samples\.pretrain from 1 to 24, data\.samples\.test from 1 to 16$"
     with pytest.raises(SpecError, match=asked):
         check(row_jobs(part_of_folder(tmp_path, 25, 24, 0), ["finetune"]))
+
+
+def test_what_is_used_of_a_folder_is_told_and_its_classes_are_counted(tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    assert parts_used(row_jobs(part_of_folder(tmp_path, 24, 24, 16), ["finetune"])) == []
+    part = part_of_folder(tmp_path, 20, 24, 5)
+    assert parts_used(row_jobs(part, ["finetune"])) == [
+        f"data.samples.pretrain=20: a part of the 24 pictures of {root}",
+        f"data.samples.test=5: a part of the 16 pictures of {root}",
+    ]
+    part["data"]["classes"] = part["evaluate_data"]["classes"] = 3
+    with pytest.raises(SpecError, match=r"pets has 2 classes, the spec says 3: set data\.classes=2$"):
+        check(row_jobs(part, ["finetune"]))
 
 
 @pytest.mark.parametrize("how", [["data=clip_folder", "data.decoded=[8,8]"], ["data=clip_folder_streamed"]])
