@@ -55,15 +55,8 @@ def workers_for(jobs: Sequence[Job], machine: Machine) -> int:
     """How many processes share the jobs when nobody says: one a core where a job takes one thread, else one."""
     if machine.device.type != "cpu" or machine.threads == 0:
         return 1
-    return max(1, min((os.cpu_count() or 1) // machine.threads, len(set(roots(jobs).values()))))
-
-
-def roots(jobs: Sequence[Job]) -> dict[str, str]:
-    """The training that each of ``jobs`` goes back to, over all in between; both by fingerprint."""
-    found: dict[str, str] = {}
-    for job in jobs:  # each comes after what it needs
-        found[job.fingerprint] = found.get(job.needs, job.needs) if job.needs else job.fingerprint
-    return found
+    last = {job.fingerprint for job in jobs} - {job.needs for job in jobs}  # so many can run at the same time
+    return max(1, min((os.cpu_count() or 1) // machine.threads, len(last)))
 
 
 def preflight(jobs: Sequence[Job], machine: Machine) -> None:

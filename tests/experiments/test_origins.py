@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from experiments import work
 from experiments.assemble import autoencoder_of, check, encoder_of
 from experiments.command import pending
-from experiments.execute import critical_first, machine_of, roots
+from experiments.execute import critical_first, machine_of, workers_for
 from experiments.plan import PRETRAIN, SUPERVISED, Job, plan
 from experiments.spec import Spec, SpecError, _composed, load_ablation, origin_of
 from experiments.tracking import Tracker, tracking_uri
@@ -113,7 +113,6 @@ def test_jobs_come_by_the_longest_path_that_begins_with_them(jobs: Jobs) -> None
     chain = jobs(*BOTH)
     other = jobs("video_pretraining_strategy", "VideoMAE")
     mixed = [*other, *chain]
-    assert len(set(roots(mixed).values())) == 2
     ordered = critical_first(mixed)
     places = {job.fingerprint: place for place, job in enumerate(ordered)}
     assert all(job.needs is None or places[job.needs] < places[job.fingerprint] for job in mixed)
@@ -123,6 +122,17 @@ def test_jobs_come_by_the_longest_path_that_begins_with_them(jobs: Jobs) -> None
     ordered = critical_first([*light, *heavy])
     assert [job.fingerprint for job in ordered[:3]] == [job.fingerprint for job in (pictures, clips, second)]
     assert ordered[-1].fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("cores", "scale", "workers"), [(1, "desk", 1), (2, "desk", 2), (64, "desk", 4), (64, "gpu", 1)]
+)
+def test_as_many_processes_as_can_be_busy(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, scale: str, workers: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    mixed = [*jobs("video_pretraining_strategy", "VideoMAE"), *jobs(*BOTH)]
+    assert workers_for(mixed, machine_of(tmp_path, "cpu", scale)) == workers  # two rows of two columns
 
 
 def test_a_file_of_weights_that_is_not_there_is_refused_before_training(jobs: Jobs) -> None:
