@@ -15,15 +15,16 @@ from hydra.utils import instantiate
 
 from experiments.plan import FILE, PRETRAIN, Job, data_section
 from experiments.spec import Spec, SpecError, origin_of
-from mae.data.augment import Augment, Compose, Normalise
-from mae.data.clip_crops import crops
-from mae.data.clips import ClipSource
-from mae.data.folder import staged
-from mae.data.listing import Listing, image_files
+from mae.data.augment.clip_crops import crops
+from mae.data.augment.color import Normalise
+from mae.data.augment.compose import Compose
+from mae.data.clips.sampling import Sampling
+from mae.data.clips.source import ClipSource
+from mae.data.files.listing import Listing, image_files
 from mae.data.part import part_of
-from mae.data.sampling import Sampling
-from mae.data.shifts import Shift
-from mae.data.source import Shifted, Source, Splits, View, resident
+from mae.data.pictures.folder import staged
+from mae.data.robustness.shifts import Shift
+from mae.data.source import Augment, Shifted, Source, Splits, View, resident
 from mae.flops import decoder_width
 from mae.frames import FrameSelection, SameFrames
 from mae.grid import Grid
@@ -275,7 +276,9 @@ def parts_used(jobs: Iterable[Job]) -> list[str]:
 
 def _folder_of(data: dict[str, Any]) -> str | None:
     """The folder of pictures that a section of data names, if that is what it names."""
-    root: str | None = data["source"]["root"] if data["source"]["_target_"].startswith("mae.data.folder.") else None
+    root: str | None = (
+        data["source"]["root"] if data["source"]["_target_"].startswith("mae.data.pictures.folder.") else None
+    )
     return root
 
 

@@ -49,8 +49,8 @@ from experiments.command import answer, count, read  # noqa: E402
 from experiments.execute import device_of  # noqa: E402
 from experiments.spec import SpecError, nearest  # noqa: E402
 from mae.classifier import Classifier  # noqa: E402
-from mae.data.augment import Normalise  # noqa: E402
-from mae.data.decode import default_workers  # noqa: E402
+from mae.data.augment.color import Normalise  # noqa: E402
+from mae.data.files.workers import default_workers  # noqa: E402
 from mae.data.source import Batch, Images  # noqa: E402
 from mae.flops import classify_flops, pretrain_flops  # noqa: E402
 from mae.grid import Grid  # noqa: E402

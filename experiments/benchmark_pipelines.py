@@ -19,14 +19,14 @@ from torch import Generator, Tensor, nn
 from experiments.assemble import autoencoder_of, data_of, encoder_of, evaluation_of, mask_of, recipe_of
 from experiments.plan import PRETRAIN
 from experiments.spec import Spec, load_ablation, spec_of
-from mae.data.augment import Augment, Compose
-from mae.data.clip_files import TakenFiles
-from mae.data.clips import DecodedClips
-from mae.data.images import ImageFiles
-from mae.data.motions import MOTIONS
-from mae.data.moving_digits import moving_digits
-from mae.data.photographs import which_photograph
-from mae.data.source import Batch, Images, Source, Splits, View
+from mae.data.augment.compose import Compose
+from mae.data.builtin.motions import MOTIONS
+from mae.data.builtin.moving_digits import moving_digits
+from mae.data.builtin.photographs import which_photograph
+from mae.data.clips.files import TakenFiles
+from mae.data.clips.source import DecodedClips
+from mae.data.pictures.images import ImageFiles
+from mae.data.source import Augment, Batch, Images, Source, Splits, View
 from mae.memory import keep_freed_memory
 from mae.train.evaluate import FineTune
 from mae.train.loop import Runtime, fit, order

@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.spec import Ablation, Row, Spec, SpecError, at_scale, fingerprint, origin_of, spec_of
 from mae import NUMERICS
-from mae.data.listing import listing_digest
+from mae.data.files.listing import listing_digest
 from mae.flops import classify_flops, predicted_values, pretrain_flops, visible
 
 PRETRAIN = "pretrain"
@@ -94,7 +94,7 @@ def portable(value: Any) -> Any:
         return [portable(item) for item in value]
     if not isinstance(value, dict):
         return value
-    clips = str(value.get("_target_", "")).startswith("mae.data.clip_sets.")
+    clips = str(value.get("_target_", "")).startswith("mae.data.clips.sets.")
     content = {"root": _clips if clips else _listing, "path": _file}
     named = {key: content[key](item) for key, item in value.items() if key in content and item is not None}
     return {key: portable(item) for key, item in value.items()} | named
@@ -108,7 +108,7 @@ def _listing(root: str) -> str:
 @lru_cache
 def _clips(root: str) -> str:
     """A digest of the names and sizes of the clips under a folder, and of the content of the lists among them."""
-    from mae.data.clip_lists import clip_catalogue
+    from mae.data.clips.lists import clip_catalogue
 
     lists = sorted(path for path in Path(root).rglob("*") if path.suffix in (".txt", ".csv", ".json"))
     named = {path.relative_to(root).as_posix(): _file(str(path)) for path in lists}

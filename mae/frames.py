@@ -17,7 +17,7 @@ from typing import Protocol
 
 from torch import Generator, Tensor
 
-from mae.data.sampling import Dense, Sampling
+from mae.data.clips.sampling import Dense, Sampling
 from mae.grid import Grid
 from mae.masking import Mask, Strategy
 

@@ -104,7 +104,7 @@ class ChannelNormalisedPixels(PixelTarget):
 
     Statistics run over the ``pt * ph * pw`` values that a cube has of a channel; the deviation is unbiased, and ``eps``
     is added to it on pixels in [0, 1]. Patches arrive normalised by ``std``, one number for each channel, as
-    ``mae.data.augment.Normalise`` does.
+    ``mae.data.augment.color.Normalise`` does.
     """
 
     std: Sequence[float]

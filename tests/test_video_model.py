@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mae.classifier import Classifier
-from mae.data.sampling import Dense, Uniform
+from mae.data.clips.sampling import Dense, Uniform
 from mae.flops import predicted_values, visible
 from mae.frames import CentreFrame, FrameSelection, SameFrames, TwiceTheFrames
 from mae.grid import Grid

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from mae.data.pictures import DecodeReport
+from mae.data.files.tally import DecodeReport
 from mae.data.source import Batch, DataError, Source
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-if TYPE_CHECKING:
-    from mae.data.augment import Augment
-
 
 class DataError(ValueError):
     """The data cannot be used as asked; the message says what is wrong, where, and what to do."""
+
+
+class Augment(Protocol):
+    """``(B, C, H, W)`` or ``(B, C, T, H, W)``, uint8 or float in [0, 1], to float32, by draws from the generator."""
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor: ...
 
 
 class Batch(NamedTuple):

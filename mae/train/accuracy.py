@@ -9,8 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mae.classifier import Classifier
-from mae.data.augment import Augment
-from mae.data.source import DataError, Images, Shifted, Source, View
+from mae.data.source import Augment, DataError, Images, Shifted, Source, View
 from mae.grid import Grid
 from mae.train.loop import Runtime
 

@@ -12,8 +12,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mae.classifier import Classifier, set_drop_path
-from mae.data.augment import Augment
-from mae.data.source import Batch, Images, Splits
+from mae.data.source import Augment, Batch, Images, Splits
 from mae.model import Encoder, choose_attention
 from mae.train.accuracy import accuracy, clips_at_once, features, percent, robustness
 from mae.train.loop import Runtime, fit

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from mae.data.augment import Augment
-from mae.data.source import Batch, Source
+from mae.data.source import Augment, Batch, Source
 from mae.masking import Strategy, take
 from mae.model import MaskedAutoencoder, choose_attention
 from mae.targets import Pictured

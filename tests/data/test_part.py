@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 
+from mae.data.files.tally import DecodedImages, DecodeReport
 from mae.data.part import Part, part_of
-from mae.data.pictures import DecodedImages, DecodeReport
 from mae.data.source import DataError, Images, Source
 
 CPU = torch.device("cpu")

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mae.data.clips import DecodedClips
+from mae.data.clips.sampling import Uniform
+from mae.data.clips.source import DecodedClips
 from mae.data.part import part_of
-from mae.data.sampling import Uniform
 from mae.data.source import Images, Source, Splits, resident
 
 META = torch.device("meta")

@@ -52,7 +52,7 @@ from mae.data.source import Images, Splits, View
 from mae.train.loop import Runtime
 from mae.train.pretrain import Views
 from reports.claims import parse_claim
-from tests.data.clip_writer import numbered, write
+from tests.data.clips.clip_writer import numbered, write
 
 FACTS = yaml.safe_load((Path(__file__).parent / "paper_facts.yaml").read_text(encoding="utf-8"))["tables"]
 NAMES = ablation_names()

@@ -17,7 +17,8 @@ from experiments import benchmark
 from experiments import benchmark_pipelines as pipelines
 from experiments.benchmark import DEFAULT_SHAPES, main, parse
 from experiments.benchmark_pipelines import PIPELINES, SIDES, Side, measure, most_ahead, ready, sides_of
-from mae.data.augment import Compose, Normalise
+from mae.data.augment.color import Normalise
+from mae.data.augment.compose import Compose
 from mae.data.source import Images
 from mae.model import Transformer
 from mae.train.loop import Runtime, order
@@ -31,7 +32,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines, "CLIPS", {"train": 8, "test": 8})
     monkeypatch.setattr(pipelines, "PICTURES", {"train": 64, "test": 13})
     monkeypatch.setattr(pipelines, "keep_freed_memory", lambda: None)
-    for module in ("images", "clip_files", "clip_cache"):
+    for module in ("pictures.images", "clips.files", "clips.cache"):
         monkeypatch.setattr(f"mae.data.{module}.default_workers", lambda: 1)
 
 

@@ -12,9 +12,11 @@ import yaml
 
 from experiments.assemble import augment_of, autoencoder_of, encoder_of, evaluation_of, make, mask_of, recipe_of
 from experiments.spec import Spec, SpecError, compose, load_ablation, spec_of
-from mae.data.augment import Augment, Compose, RandomResizedCrop
-from mae.data.folder import CentreOfResized
-from mae.data.rand_augment import RandAugment
+from mae.data.augment.compose import Compose
+from mae.data.augment.crops import RandomResizedCrop
+from mae.data.augment.rand_augment import RandAugment
+from mae.data.pictures.folder import CentreOfResized
+from mae.data.source import Augment
 from mae.flops import num_keep
 from mae.train.evaluate import LinearProbe
 from mae.train.optim import parameter_groups

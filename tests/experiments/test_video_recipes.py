@@ -23,10 +23,12 @@ from experiments.assemble import (
 from experiments.plan import PRETRAIN
 from experiments.spec import Spec, at_scale, load_ablation, spec_of
 from mae.classifier import Classifier
-from mae.data.augment import Augment, Compose, RandomResizedCrop
-from mae.data.clip_crops import MultiScaleCrop
-from mae.data.rand_augment import RandAugment
-from mae.data.sampling import Dense, Uniform
+from mae.data.augment.clip_crops import MultiScaleCrop
+from mae.data.augment.compose import Compose
+from mae.data.augment.crops import RandomResizedCrop
+from mae.data.augment.rand_augment import RandAugment
+from mae.data.clips.sampling import Dense, Uniform
+from mae.data.source import Augment
 from mae.targets import ChannelNormalisedPixels
 from mae.train.evaluate import FineTune, LinearProbe
 

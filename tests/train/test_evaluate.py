@@ -15,9 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from torch import Generator, Tensor, nn
 
 from mae.classifier import Classifier
-from mae.data.augment import Augment, CenterCrop, Compose, Normalise
-from mae.data.rand_augment import rand_augmented_crop
-from mae.data.source import Batch, DataError, Images, Shifted, Splits, View
+from mae.data.augment.color import Normalise
+from mae.data.augment.compose import Compose
+from mae.data.augment.crops import CenterCrop
+from mae.data.augment.rand_augment import rand_augmented_crop
+from mae.data.source import Augment, Batch, DataError, Images, Shifted, Splits, View
 from mae.grid import Grid
 from mae.model import Encoder, Transformer
 from mae.train.accuracy import accuracy, features, robustness

@@ -15,7 +15,9 @@ import pytest
 import torch
 from torch import Generator
 
-from mae.data.augment import CenterCrop, Compose, Normalise
+from mae.data.augment.color import Normalise
+from mae.data.augment.compose import Compose
+from mae.data.augment.crops import CenterCrop
 from mae.data.source import Images, Splits, View
 from mae.grid import Grid
 from mae.masking import Random, Tube

@@ -1,0 +1,1 @@
+"""Augmentation of a whole batch on its device."""

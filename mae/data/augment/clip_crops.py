@@ -1,0 +1,99 @@
+"""The crops that VideoMAE takes of clips: multi-scale ones for training, several along the long side for testing.
+
+They are augmentations as in ``mae.data.augment`` and take pictures too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from mae.data.augment.crops import CenterCrop, pair
+from mae.data.augment.resample import RADIUS, Boxes, cover, resample, unit
+from mae.data.source import Augment, DataError
+
+#: Where a multi-scale crop may lie, (down, right) in quarters of the room that it leaves: corners, middles of the
+#: sides and the centre, and the four places between corner and centre.
+PLACES = (*((i, j) for i in (0, 2, 4) for j in (0, 2, 4)), (1, 1), (1, 3), (3, 1), (3, 3))
+
+
+@dataclass(frozen=True)
+class MultiScaleCrop:
+    """A crop whose sides are two of ``scales`` of the short side, resized to ``size`` (VideoMAE Table 9).
+
+    It is that of TSN (1608.00859, Sec. 3.2). The two scales are neighbours in the list or the same, so the aspect
+    changes a little; the place is one of ``PLACES``. A side that is within 2 pixels of ``size`` is as long as that, so
+    that nothing is resized. ``flip`` mirrors half of the clips; labels of motion forbid it.
+    """
+
+    size: int | Sequence[int]
+    scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66)
+    flip: bool = False
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise DataError(f"MultiScaleCrop: scales={self.scales} must be shares of the short side, within (0, 1].")
+        if self.interpolation not in RADIUS:
+            known = ", ".join(RADIUS)
+            raise DataError(f"MultiScaleCrop: interpolation={self.interpolation!r} is none of {known}.")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        images = unit(images)
+        draw = torch.rand(len(images), 3, generator=generator, device=images.device)
+        boxes = self.boxes(images, draw[:, :2])
+        mirrored = draw[:, 2] < 0.5 if self.flip else None
+        return resample(images, boxes, pair(self.size), flip=mirrored, interpolation=self.interpolation)
+
+    def boxes(self, images: Tensor, draw: Tensor) -> Boxes:
+        """A box with integer sides for each item, from ``draw: (B, 2)`` in [0, 1): for the sides, for the place."""
+        rows, columns = images.shape[-2:]
+        wanted = pair(self.size)
+        short = min(rows, columns)
+        lengths = [[self._length(int(short * scale), side, short) for scale in self.scales] for side in wanted]
+        count = range(len(self.scales))
+        sides = images.new_tensor([(lengths[0][i], lengths[1][j]) for i in count for j in count if abs(i - j) <= 1])
+        height, width = self._choose(sides, draw[:, 0]).unbind(1)
+        down, right = self._choose(images.new_tensor(PLACES), draw[:, 1]).unbind(1)
+        top, left = down * ((rows - height) / 4).floor(), right * ((columns - width) / 4).floor()
+        return Boxes(top, left, height, width)
+
+    @staticmethod
+    def _length(length: int, wanted: int, most: int) -> int:
+        return wanted if abs(length - wanted) < 3 and wanted <= most else max(1, length)
+
+    @staticmethod
+    def _choose(options: Tensor, draw: Tensor) -> Tensor:
+        return options[(draw * len(options)).long()]
+
+
+@dataclass(frozen=True)
+class SideCrop:
+    """Resize to just cover ``size``, then take number ``index`` of ``count`` crops, spread over the longer side."""
+
+    size: int | Sequence[int]
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 2 or not 0 <= self.index < self.count:
+            raise DataError(f"{self}: give a count of at least 2 and an index below it.")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        h, w = pair(self.size)
+        images = cover(unit(images), h, w)
+        top, left = (
+            (length - side) * self.index // (self.count - 1)
+            for length, side in zip(images.shape[-2:], (h, w), strict=True)
+        )
+        return images[..., top : top + h, left : left + w].contiguous()
+
+
+def crops(size: int | Sequence[int], count: int) -> tuple[Augment, ...]:
+    """The test crops of a clip: the centre for ``count=1``, else ``count`` along the long side (VideoMAE: three)."""
+    if count < 1:
+        raise DataError(f"crops={count}: test on at least one crop.")
+    return (CenterCrop(size),) if count == 1 else tuple(SideCrop(size, index, count) for index in range(count))

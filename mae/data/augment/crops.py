@@ -1,0 +1,145 @@
+"""Augmentation of a whole batch on its device: the four rows of MAE Table 1e, and their parts.
+
+Each augmentation is called as ``augment(images, generator)`` with ``images: (B, C, H, W)``, or clips ``(B, C, T, H,
+W)`` that are treated alike in all frames, uint8 or float in [0, 1], and a generator on the images' device; it returns
+float32. Crops take any number of channels. ``mae.data.augment.clip_crops`` has the crops that are for clips only.
+
+| row of Table 1e   | here                                              |
+|-------------------|---------------------------------------------------|
+| none              | ``CenterCrop(size)``                              |
+| crop, fixed size  | ``FixedSizeCrop(size)``                           |
+| crop, rand size   | ``RandomResizedCrop(size)``                       |
+| crop + color jit  | ``Compose((RandomResizedCrop(size), ColorJitter()))`` |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from mae.data.augment.resample import RADIUS, Boxes, cover, resample, unit
+from mae.data.source import DataError
+
+TRIES = 10  # boxes drawn before the central one is taken, as in torchvision
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """Resize to just cover ``size``, keep the centre, do not flip (Table 1e "none"; also for testing)."""
+
+    size: int | Sequence[int]
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        h, w = pair(self.size)
+        images = cover(unit(images), h, w)
+        top, left = round((images.shape[-2] - h) / 2), round((images.shape[-1] - w) / 2)
+        return images[..., top : top + h, left : left + w].contiguous()
+
+
+@dataclass(frozen=True)
+class FixedSizeCrop:
+    """A crop at one scale in a random place, mirrored half of the time (Table 1e "crop, fixed size").
+
+    With ``padding=None`` the picture is resized to cover 256/224 of ``size``, the usual margin on ImageNet.
+    With a number it is resized to cover ``size`` and continued by reflection over that many pixels, so that
+    nothing is interpolated where pictures already have the size: the usual shift for pictures of 32 pixels.
+    """
+
+    size: int | Sequence[int]
+    padding: int | None = None
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.padding is not None and self.padding < 0:
+            raise DataError(f"FixedSizeCrop: padding={self.padding} is negative; use None, 0 or more pixels.")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        h, w = pair(self.size)
+        images = unit(images)
+        if self.padding is None:
+            images = cover(images, round(h * 256 / 224), round(w * 256 / 224))
+        else:
+            images = cover(images, h, w)
+            if self.padding >= min(images.shape[-2:]):
+                raise DataError(
+                    f"FixedSizeCrop: padding={self.padding} cannot be reflected in pictures of "
+                    f"{images.shape[-2]}x{images.shape[-1]} pixels; use less."
+                )
+            padded = F.pad(images.flatten(1, -3), (self.padding,) * 4, mode="reflect")
+            images = padded.view(*images.shape[:-2], *padded.shape[-2:])
+        place = _uniform(images, generator, 3)
+        top = (place[:, 0] * (images.shape[-2] - h + 1)).floor()
+        left = (place[:, 1] * (images.shape[-1] - w + 1)).floor()
+        boxes = Boxes(top, left, torch.full_like(top, h), torch.full_like(left, w))
+        mirrored = place[:, 2] < 0.5 if self.flip else None
+        # nothing is resized here, so either kernel copies pixels; the shorter one does so sooner
+        return resample(images, boxes, (h, w), flip=mirrored, interpolation="bilinear")
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A random box, resized to ``size`` and mirrored half of the time (Table 1e "crop, rand size").
+
+    The area is uniform in ``scale`` (a share of the picture), width / height log-uniform in ``ratio``; the
+    first of ten boxes that fits is taken, else the largest central one, as torchvision does. Resizing is
+    antialiased.
+    """
+
+    size: int | Sequence[int]
+    scale: Sequence[float] = (0.2, 1.0)
+    ratio: Sequence[float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise DataError(f"RandomResizedCrop: scale={self.scale} is not a range within (0, 1].")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise DataError(f"RandomResizedCrop: ratio={self.ratio} is not a range of positive numbers.")
+        if self.interpolation not in RADIUS:
+            known = ", ".join(RADIUS)
+            raise DataError(f"RandomResizedCrop: interpolation={self.interpolation!r} is none of {known}.")
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        boxes = self.boxes(images, generator)
+        mirrored = _uniform(images, generator, 1)[:, 0] < 0.5 if self.flip else None
+        size = pair(self.size)
+        return resample(unit(images), boxes, size, flip=mirrored, interpolation=self.interpolation)
+
+    def boxes(self, images: Tensor, generator: Generator) -> Boxes:
+        """A box with integer sides for each picture, always inside it."""
+        rows, columns = images.shape[-2:]
+        area, log_ratio, down, right = _uniform(images, generator, 4, TRIES).unbind(1)
+        area = (self.scale[0] + area * (self.scale[1] - self.scale[0])) * rows * columns
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = (low + log_ratio * (high - low)).exp()
+        height, width = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
+        fits = (height >= 1) & (height <= rows) & (width >= 1) & (width <= columns)
+        top, left = (down * (rows - height + 1)).floor(), (right * (columns - width + 1)).floor()
+
+        first = fits.int().argmax(1, keepdim=True)
+        found = fits.any(1)
+        central = self._central(rows, columns)
+        drawn = (side.gather(1, first)[:, 0] for side in (top, left, height, width))
+        return Boxes(*(torch.where(found, side, fixed) for side, fixed in zip(drawn, central, strict=True)))
+
+    def _central(self, rows: int, columns: int) -> tuple[float, float, float, float]:
+        height = min(rows, max(1, round(columns / self.ratio[0])))
+        width = min(columns, max(1, round(rows * self.ratio[1])))
+        return float((rows - height) // 2), float((columns - width) // 2), float(height), float(width)
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    h, w = (size, size) if isinstance(size, int) else tuple(size)
+    if h < 1 or w < 1:
+        raise DataError(f"size={size} has no pixels; give a positive number, or two (height, width).")
+    return h, w
+
+
+def _uniform(images: Tensor, generator: Generator, *shape: int) -> Tensor:
+    return torch.rand((len(images), *shape), generator=generator, device=images.device)

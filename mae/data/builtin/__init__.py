@@ -1,0 +1,1 @@
+"""Pictures and clips that need no download."""

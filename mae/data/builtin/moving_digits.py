@@ -1,0 +1,252 @@
+"""Built-in clips that need no download: two handwritten digits moving over photographs, kept as MP4 files.
+
+One set of clips serves two tasks, as VideoMAE's two data sets do. *motion* asks how the digits move about one
+another (``mae.data.builtin.motions``), which no single digit's direction tells, and a single frame hardly;
+*appearance* asks which digit both are, which any frame shows. Digits are white, upright and partly see-through at
+their edges; the photograph is dimmed and magnified, so that a small model sees digits before textures. The camera pans
+and zooms over both alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mae.data.builtin.digits_on_photos import CLASSES, divide_digits, enlarge, handwritten_digits, photographs, regions
+from mae.data.builtin.motions import MOTIONS, Floats, paths
+from mae.data.clips.cache import decoded_clips
+from mae.data.files.listing import Listing
+from mae.data.files.workers import default_workers, in_processes
+from mae.data.source import DataError, Splits
+
+Bytes = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+VERSION = 1  # raise it whenever the same arguments give other clips
+TASKS = {"motion": MOTIONS, "appearance": CLASSES}
+FILMED = 40  # side of the pictures in the files; decord fails on some small widths, 24 and 32 among them
+SIZES = (24, FILMED)  # of the decoded pictures: below, digits are not legible; above, there is nothing more to see
+LENGTHS = (2, 256)
+SIDE = (0.34, 0.44)  # of an enlarged digit, its margin included, as a share of the picture's side
+WINDOW = 0.8  # side of the photograph's piece that the camera may show, in sides of the picture
+CONTRAST = 0.6  # of the photograph, under digits of full brightness
+MAGNIFIED = 2.0  # how much larger the photograph is shown than it is: less texture, which nothing predicts
+FRAMES_PER_SECOND = 16
+CHUNK = 32  # clips per task of a process
+
+
+def moving_digits(
+    cache: Path,
+    *,
+    labels: str = "motion",
+    pretrain: int = 4000,
+    train: int = 2000,
+    test: int = 1000,
+    size: int = 32,
+    frames: int = 32,
+    seed: int = 0,
+) -> Splits:
+    """Three sets of clips of ``frames`` frames, made on first use, kept under ``cache`` and decoded to ``size`` a side.
+
+    ``labels`` is "motion" (8 classes) or "appearance" (10); both label the same clips. Training and testing share
+    neither digits nor photographed regions; pre-training clips are drawn as training clips are, independently of
+    them, and carry no label (-1). What a clip shows is a function of the arguments alone, its bytes also depend on
+    FFmpeg. Filming that was stopped goes on where it was; a second process waits for the first. Errors: DataError for
+    arguments that cannot be served, missing photographs, and a cache that cannot be written or is damaged.
+    """
+    counts = {"pretrain": pretrain, "train": train, "test": test}
+    if labels not in TASKS:
+        raise DataError(f"moving_digits: labels={labels!r} is not known; choose one of {', '.join(TASKS)}.")
+    for name, count in counts.items():
+        if count < 1:
+            raise DataError(f"moving_digits: {name}={count} clips were asked for; ask for at least 1.")
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise DataError(f"moving_digits: size={size} is not possible; choose {SIZES[0]} to {SIZES[1]}.")
+    if not LENGTHS[0] <= frames <= LENGTHS[1]:
+        raise DataError(f"moving_digits: frames={frames} is not possible; choose {LENGTHS[0]} to {LENGTHS[1]}.")
+    if not 0 <= seed < 2**32:
+        raise DataError(f"moving_digits: seed={seed} is not usable; choose one from 0 to 4294967295.")
+
+    photos, (glyphs, classes) = photographs(), handwritten_digits()
+    material = _digest([*photos, glyphs, classes])
+    studios = {}
+    for stream, (name, count) in enumerate(counts.items(), start=1):
+        digits = divide_digits(classes, seed)[name == "test"]
+        chance = np.random.RandomState([seed, stream])
+        studios[name] = _Studio(
+            folder=Path(cache) / f"moving_digits-v{VERSION}-{name}-{count}-{FILMED}px-{frames}-seed{seed}-{material}",
+            glyphs=glyphs[digits],
+            labels=classes[digits],
+            regions=tuple(regions(photos, held_out=name == "test", size=_window(FILMED))),
+            motions=_balanced(count, len(MOTIONS), chance),
+            digits=_balanced(count, len(CLASSES), chance),
+            size=FILMED,
+            frames=frames,
+            seed=(seed, stream),
+        )
+    sets = {}
+    for (name, studio), listing in zip(studios.items(), _filmed(tuple(studios.values())), strict=True):
+        shown = studio.motions if labels == "motion" else studio.digits
+        sets[name] = decoded_clips(listing, Path(cache), size=(size, size), max_failed=0.0).labelled(
+            torch.from_numpy(shown), TASKS[labels]
+        )
+    unlabelled = sets["pretrain"].labelled(torch.full((pretrain,), -1), ())
+    identity = (
+        f"moving_digits-v{VERSION}-{labels}-{pretrain}-{train}-{test}-{size}px-{frames}frames-seed{seed}-{material}"
+    )
+    return Splits(unlabelled, sets["train"], sets["test"], identity)
+
+
+@dataclass(frozen=True)
+class _Studio:
+    """What a process needs to film the clips of one split into ``folder``."""
+
+    folder: Path
+    glyphs: Bytes  # (n, 8, 8), the digits of this split
+    labels: Indices
+    regions: tuple[Bytes, ...]
+    motions: Indices  # (clips,) what each clip shows
+    digits: Indices
+    size: int
+    frames: int
+    seed: tuple[int, int]
+
+    def path(self, index: int) -> Path:
+        return self.folder / f"{index:06}.mp4"
+
+    def listing(self) -> Listing:
+        """All of its files, unlabelled."""
+        count = len(self.motions)
+        return Listing(self.folder, tuple(self.path(index).name for index in range(count)), (-1,) * count, ())
+
+
+def _filmed(studios: tuple[_Studio, ...]) -> list[Listing]:
+    """The MP4 files of each studio, after filming those that are not there; all labels are -1."""
+    try:
+        with ExitStack() as locks:
+            for studio in studios:
+                studio.folder.mkdir(parents=True, exist_ok=True)
+                locks.enter_context(FileLock(studio.folder.with_suffix(".lock")))
+            chunks = [chunk for place, studio in enumerate(studios) for chunk in _chunks(place, studio)]
+            total, left = sum(len(studio.motions) for studio in studios), sum(len(chunk.clips) for chunk in chunks)
+            workers = default_workers() if left >= 8 * CHUNK else 0
+            with tqdm(
+                total=total, initial=total - left, unit="clip", desc="filming", disable=None if left else True
+            ) as bar:
+                for done in in_processes(_film_chunk, studios, chunks, workers):
+                    bar.update(done)
+    except (OSError, RuntimeError) as error:
+        message = f"The built-in clips cannot be kept in {studios[0].folder.parent} ({error}); name another folder."
+        raise DataError(message) from error
+    return [studio.listing() for studio in studios]
+
+
+class _Chunk(NamedTuple):
+    """Some clips of the studio at ``place``."""
+
+    place: int
+    clips: list[int]
+
+
+def _chunks(place: int, studio: _Studio) -> list[_Chunk]:
+    """What is still to be filmed."""
+    there = {path.name for path in studio.folder.iterdir()}
+    todo = [index for index in range(len(studio.motions)) if studio.path(index).name not in there]
+    return [_Chunk(place, todo[first : first + CHUNK]) for first in range(0, len(todo), CHUNK)]
+
+
+def _film_chunk(studios: tuple[_Studio, ...], chunk: _Chunk) -> int:
+    studio = studios[chunk.place]
+    for index in chunk.clips:
+        write_clip(studio.path(index), film(studio, index))
+    return len(chunk.clips)
+
+
+def _balanced(count: int, classes: int, chance: np.random.RandomState) -> Indices:
+    """``(count,)`` classes in random order, each equally often, give or take one."""
+    rounds = [chance.permutation(classes) for _ in range(-(-count // classes))]
+    return np.concatenate(rounds)[:count]
+
+
+def _window(size: int) -> int:
+    return int(np.ceil(WINDOW * size))
+
+
+def _digest(arrays: Sequence[NDArray[Any]]) -> str:
+    """Eight hex digits over photographs and digits: a wheel that brings other ones makes another data set."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.astype("<i8").tobytes())
+    return digest.hexdigest()[:8]
+
+
+def film(studio: _Studio, index: int) -> Bytes:
+    """Clip ``index`` as ``(F, size, size, 3)``, a function of the studio's seed and the index."""
+    size = studio.size
+    chance = np.random.RandomState([*studio.seed, index])
+    way = paths(MOTIONS[studio.motions[index]], studio.frames, chance)
+    pixel = (np.arange(size) + 0.5) / size - 0.5
+    # where each row and each column of the picture lies on the photograph: (F, 2, size), in sides of the picture
+    seen = way.camera[:, :, None] + pixel / way.zoom[:, None, None]
+
+    window = _window(size)
+    region = studio.regions[chance.randint(len(studio.regions))]
+    top, left = (chance.randint(length - window + 1) for length in region.shape[:2])
+    piece = region[top : top + window, left : left + window].astype(np.float64)
+    rows, columns = (_weights(seen[:, axis] * size / MAGNIFIED + window / 2 - 0.5, window) for axis in (0, 1))
+    # (F, y, h) @ (h, w * C) -> (F, y, w, C); (F, 1, x, w) @ that -> (F, y, x, C)
+    across = (rows @ piece.reshape(window, -1)).reshape(studio.frames, size, window, 3)
+    photo = columns[:, None] @ across
+
+    clip = CONTRAST * photo  # dimmed, so that the digits stand out
+    pair = chance.choice(np.flatnonzero(studio.labels == studio.digits[index]), 2, replace=False)
+    for digit, centre in zip(pair, way.digits, strict=True):
+        side = chance.randint(round(SIDE[0] * size), round(SIDE[1] * size) + 1)
+        glyph = enlarge(studio.glyphs[digit : digit + 1], side)[0].astype(np.float64)
+        rows, columns = (
+            _weights((seen[:, axis] - centre[:, axis, None]) * size + side / 2 - 0.5, side) for axis in (0, 1)
+        )
+        ink = (rows @ glyph @ columns.transpose(0, 2, 1))[..., None] / 255
+        clip += (255 - clip) * ink
+    return np.rint(clip).clip(0, 255).astype(np.uint8)
+
+
+def _weights(places: Floats, length: int) -> Floats:
+    """Linear interpolation between ``length`` pixels, nothing beyond: ``places: (F, S)`` to ``(F, S, length)``."""
+    return np.maximum(0, 1 - np.abs(places[..., None] - np.arange(length)))
+
+
+def write_clip(path: Path, clip: Bytes) -> None:
+    """``clip: (F, h, w, 3)`` as MP4, H.264 where FFmpeg has x264, else MPEG-4; all or nothing."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    codec, options = ("mpeg4", {"qscale": "2"})
+    if "libx264" in av.codecs_available:
+        # a fixed quantiser: under crf, x264's macroblock tree made other bytes of the same tiny frames now and then
+        codec, options = "libx264", {"qp": "15", "preset": "veryfast"}
+    try:
+        with av.open(str(part), "w", format="mp4") as container:
+            stream = container.add_stream(codec, rate=FRAMES_PER_SECOND, options=options)
+            stream.height, stream.width = clip.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            stream.codec_context.thread_count = 1
+            for time, pixels in enumerate(clip):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts, frame.time_base = time, Fraction(1, FRAMES_PER_SECOND)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""Look at every picture (``--clips``: every clip) of a data set before a run does: ``python -m mae.data.check PATH``.
+
+Each file is read and decoded to its last pixel. Found are unreadable files, identical files (within a class,
+under two classes, in training and in testing), empty classes and test classes that training lacks. For clips see
+``mae.data.check.verify_clips``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mae.data.check.findings import Seen, VerifyReport, report_of
+from mae.data.check.verify_clips import listed_clips, verify_clips
+from mae.data.files.listing import Catalogue, Entry, Listing, catalogue, printable
+from mae.data.files.workers import default_workers, in_processes
+from mae.data.pictures.decode import channels_of, read_picture, reason
+
+CHUNK = 256
+
+
+def verify(
+    source: Path | str | Catalogue | Listing, *, workers: int | None = None, progress: bool = False
+) -> VerifyReport:
+    """Read and decode every picture of a folder, of a list file, or of what was read from one.
+
+    Raises DataError when ``source`` is neither a folder nor a list, RuntimeError when a process is killed.
+    """
+    found = _as_catalogue(source)
+    root = found.root if found.root.is_dir() else found.root.parent
+    names = sorted({entry.name for entry in found.entries})
+    if workers is None:
+        workers = default_workers() if len(names) >= 2 * CHUNK else 0
+    chunks = [names[first : first + CHUNK] for first in range(0, len(names), CHUNK)]
+    seen: dict[str, Seen] = {}
+    with tqdm(total=len(names), unit="file", desc="verifying", disable=not progress) as bar:
+        for chunk, results in zip(chunks, in_processes(_look, root, chunks, workers), strict=True):
+            seen.update(zip(chunk, results, strict=True))
+            bar.update(len(chunk))
+    return report_of(found, seen)
+
+
+def _as_catalogue(source: Path | str | Catalogue | Listing) -> Catalogue:
+    if isinstance(source, Catalogue):
+        return source
+    if not isinstance(source, Listing):
+        return catalogue(source)
+    labels = [source.classes[label] if label >= 0 else "" for label in source.labels]
+    entries = tuple(Entry("", label, name) for label, name in zip(labels, source.names, strict=True))
+    return Catalogue(source.root, entries, {"": source.classes})
+
+
+def _look(root: Path, names: list[str]) -> list[Seen]:
+    """Read, hash and decode each file once."""
+    results = []
+    for name in names:
+        path, digest = root / name, ""
+        try:
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            picture = read_picture(io.BytesIO(content))
+            results.append(Seen(digest, channels_of(picture), f"{picture.width}x{picture.height}", ""))
+        except Exception as error:  # Pillow raises a dozen types on damaged files; each means: unreadable
+            results.append(Seen(digest, 0, "", reason(error, path)))
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 for a clean set, 1 for problems, 2 for bad usage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mae.data.check",
+        description="Decode every picture or clip of a data set; find damaged, identical, mislabelled, missing ones.",
+        epilog="Exit code: 0 clean, 1 problems, 2 bad usage.",
+    )
+    parser.add_argument("path", metavar="PATH", type=Path, help="train/<class>/* and test|val/<class>/*, or <class>/*")
+    parser.add_argument(
+        "--list",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="CSV with header path,label[,split], paths from PATH; of clips, any list of paths and labels, or "
+        "Something-Something's JSON: the first is for training, a second for testing",
+    )
+    parser.add_argument("--clips", action="store_true", help="look at clips")
+    parser.add_argument("--frames", metavar="N", type=int, default=2, help="frames that a clip must have (default 2)")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="Something-Something's labels, for JSON lists")
+    parser.add_argument("--report", metavar="FILE.json", type=Path, help="write all findings here")
+    parser.add_argument("--workers", metavar="N", type=int, default=None, help="processes, 0 for none")
+    options = parser.parse_args(arguments)
+    try:
+        if options.workers is not None and options.workers < 0:
+            raise ValueError(f"--workers {options.workers} is negative; give 0 or more.")
+        report = _clips(options) if options.clips else _pictures(options)
+        if options.report:
+            report.save(options.report)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(printable(f"verify: {error}"), file=sys.stderr)
+        return 2
+    print(report.text())
+    return 0 if report.clean else 1
+
+
+def _pictures(options: argparse.Namespace) -> VerifyReport:
+    if len(options.list) > 1:
+        raise ValueError(f"--list is given {len(options.list)} times; pictures take one, with a column split.")
+    found = _listed(options.list[0], options.path) if options.list else catalogue(options.path)
+    return verify(found, workers=options.workers, progress=sys.stderr.isatty())
+
+
+def _clips(options: argparse.Namespace) -> VerifyReport:
+    found = listed_clips(options.list, options.path, options.labels) if options.list else options.path
+    return verify_clips(found, least=options.frames, workers=options.workers, progress=sys.stderr.isatty())
+
+
+def _listed(file: Path, root: Path) -> Catalogue:
+    """The entries of a list file with names relative to ``root``."""
+    if not root.is_dir():
+        raise ValueError(f"{root} is no folder; give the one that the paths of {file} start from.")
+    if not file.is_file():
+        raise ValueError(f"{file} is no file; give a CSV list with the header path,label.")
+    listed = catalogue(file)
+    return Catalogue(root, listed.entries, listed.classes)

@@ -1,0 +1,106 @@
+"""Look at every clip of a data set before a run does: ``python -m mae.data.check PATH --clips``.
+
+Each file is hashed and decoded to its last frame. Found is what is found of pictures, and clips with too few frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mae.data.check.findings import Seen, VerifyReport, report_of
+from mae.data.clips.lists import clip_catalogue, clips_in_json, clips_in_list
+from mae.data.clips.video import LIMIT, Video, in_threads
+from mae.data.files.listing import Catalogue, Entry, Listing, problem
+from mae.data.files.workers import default_workers
+
+
+def verify_clips(
+    source: Path | str | Catalogue,
+    *,
+    least: int = 2,
+    workers: int | None = None,
+    limit: float = LIMIT,
+    progress: bool = False,
+) -> VerifyReport:
+    """Decode every clip of a folder, or of what ``listed_clips`` read; with fewer than ``least`` frames it is short.
+
+    Raises DataError when ``source`` is no folder with clips.
+    """
+    if least < 1:
+        raise problem(f"{least} frames: ask for at least one.")
+    found = source if isinstance(source, Catalogue) else clip_catalogue(source)
+    names = sorted({entry.name for entry in found.entries})
+    seen: dict[str, Seen] = {}
+    threads = max(1, min(default_workers() if workers is None else workers, len(names)))
+    with tqdm(total=len(names), unit="clip", desc="verifying", disable=not progress) as bar:
+        for name, result in zip(names, in_threads(_Look(found.root, limit), names, threads), strict=True):
+            seen[name] = result
+            bar.update()
+    whole = {name: result.frames for name, result in seen.items() if not result.failure}
+    return replace(
+        report_of(found, seen),
+        channels={},  # every clip is decoded to three
+        frames=dict(Counter(whole.values()).most_common()),
+        short=tuple(
+            (name, f"has {frames} frames, {least} are asked for") for name, frames in whole.items() if frames < least
+        ),
+    )
+
+
+def listed_clips(files: Sequence[Path], root: Path, labels: Path | None = None) -> Catalogue:
+    """The clips under ``root`` that lists name: the first for training, the second, if there is one, for testing.
+
+    A JSON file is Something-Something's official list, ``labels`` the file of its labels; others hold paths and labels.
+    """
+    if len(files) > 2:
+        raise problem(f"{len(files)} lists are given; give one for training, and one for testing.")
+    entries: list[Entry] = []
+    classes: dict[str, tuple[str, ...]] = {}
+    for split, file in zip(("train", "test") if len(files) == 2 else ("",), files, strict=True):
+        listing = _listing(file, root, labels)
+        names = [listing.classes[label] if label >= 0 else "" for label in listing.labels]
+        entries += [Entry(split, label, name) for label, name in zip(names, listing.names, strict=True)]
+        classes[split] = listing.classes
+    return Catalogue(root, tuple(entries), classes)
+
+
+def _listing(file: Path, root: Path, labels: Path | None) -> Listing:
+    if file.suffix.lower() != ".json":
+        return clips_in_list(file, root=root)
+    if labels is None:
+        raise problem(f"{file} is a JSON list; add --labels FILE, the official file of its labels.")
+    return clips_in_json(file, labels=labels, root=root)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Hash and decode one file under ``root``."""
+
+    root: Path
+    limit: float
+
+    def __call__(self, name: str) -> Seen:
+        path, digest, frames = self.root / name, "", 0
+        try:
+            video = Video(path, limit=self.limit)  # first: it refuses what is no file, and what never ends
+            digest = _digest(path)
+            frames = video.frames
+            height, width = video.read([0]).shape[-2:]
+            video.read(range(frames), size=(1, 1))  # decoded to the last, without sending them all
+            return Seen(digest, 3, f"{width}x{height}", "", frames)
+        except (ValueError, OSError) as error:
+            return Seen(digest, 0, "", str(error), frames)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Clips in files: reading, decoding, streaming, and which frames a model sees."""

@@ -1,0 +1,200 @@
+"""Clips as data: sets of whole clips, of which ``taking`` makes the source of a training or of a test view.
+
+``DecodedClips`` were decoded once into one array; ``mae.data.clips.files`` decodes anew for every batch. A
+clip that is damaged or too short for that makes its batch smaller; it is named once, and kept in ``report``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from mae.data.clips.sampling import Sampling
+from mae.data.files.listing import printable
+from mae.data.files.tally import DecodeReport
+from mae.data.source import Batch, DataError, Source, generators
+
+log = logging.getLogger(__name__)
+
+
+class ClipSource(Source, Protocol):
+    """A labelled set of clips, of which ``taking`` gives sources of batches ``(B, 3, T, H, W)`` uint8."""
+
+    @property
+    def report(self) -> DecodeReport:
+        """Clips used so far, each counted once, and those that could not be."""
+        ...
+
+    def taking(
+        self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
+    ) -> Source:
+        """The clips as ``sampling`` sees them: training draws with ``view=None``, else view ``view`` of ``views``.
+
+        A draw is seeded by ``seed``, the indices of the batch and the place in it: it does not depend on the number
+        of workers, a resumed run draws what it would have drawn, the next epoch draws anew. Each clip is read once
+        and used ``repeats`` times, item by item (a a b b): a batch has as many times the items asked for.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Taking:
+    """What ``ClipSource.taking`` was asked for, and the frames that it means for a clip of a batch."""
+
+    sampling: Sampling
+    view: int | None
+    views: int
+    repeats: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise DataError(f"repeats={self.repeats}: a clip is used at least once.")
+        if self.view is not None and not 0 <= self.view < self.views:
+            raise DataError(f"view={self.view} of views={self.views} does not exist; count views from 0.")
+
+    def ids(self, length: int, generator: Generator) -> Tensor:
+        """Frames of a clip of ``length``: ``(repeats, T)`` int64."""
+        if self.view is not None:
+            return self.sampling.test(length, self.view, self.views).expand(self.repeats, -1)
+        return torch.stack([self.sampling.train(length, generator) for _ in range(self.repeats)])
+
+
+@dataclass
+class Account:
+    """Which of ``names`` were used and which could not be, shared by all takings of a set."""
+
+    names: tuple[str, ...]
+    where: str
+    max_failed: float
+    before: tuple[tuple[str, str], ...] = ()  # clips beside ``names`` that had failed already, with the reason
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.used = torch.zeros(len(self.names), dtype=torch.bool)
+
+    @property
+    def report(self) -> DecodeReport:
+        failed = tuple((self.names[row], self.failed[row]) for row in sorted(self.failed))
+        return DecodeReport(int(self.used.sum()), self.before + failed)
+
+    def note(self, rows: Tensor, failed: Iterable[tuple[int, str]]) -> None:
+        """Count a batch; DataError when the share ``max_failed`` of the whole set is exceeded."""
+        self.used[rows] = True
+        found = dict(failed)
+        for row in found.keys() - self.failed.keys():
+            log.warning("left out: %s: %s", printable(self.names[row]), found[row])
+        if found:
+            self.failed |= found
+            self.used[list(self.failed)] = False
+            failures = self.report.failed
+            total = len(self.names) + len(self.before)
+            DecodeReport(total - len(failures), failures).check(self.max_failed, self.where)
+
+
+class WholeClips:
+    """What sets of whole clips share: they have no batches before a sampling is taken."""
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        raise DataError("These are whole clips; `taking` a sampling says which of their frames make a batch.")
+
+
+class DecodedClips(WholeClips):
+    """Clips held as ``frames: (all frames, 3, H, W)`` uint8, memory-mapped where they are many.
+
+    Clip ``i`` is ``frames[offsets[i]:offsets[i + 1]]``; ``offsets: (n + 1,)``, ``labels: (n,)`` int64. ``failed`` are
+    clips that decoding left out, with the reason; clips too short to be taken join them.
+    """
+
+    def __init__(
+        self,
+        frames: Tensor,
+        offsets: Tensor,
+        labels: Tensor,
+        classes: tuple[str, ...],
+        *,
+        names: tuple[str, ...] | None = None,
+        failed: tuple[tuple[str, str], ...] = (),
+        max_failed: float = 0.05,
+    ) -> None:
+        if len(offsets) != len(labels) + 1 or int(offsets[-1]) != len(frames):
+            raise DataError(
+                f"{len(labels)} clips need {len(labels) + 1} offsets that end with the number of frames, "
+                f"{len(frames)}; got {len(offsets)} that end with {int(offsets[-1])}."
+            )
+        self.frames, self.offsets, self.labels, self.classes = frames, offsets, labels, classes
+        self.names = names or tuple(f"clip {row}" for row in range(len(labels)))
+        self.max_failed = max_failed
+        self._account = Account(self.names, "the decoded clips", max_failed, failed)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def report(self) -> DecodeReport:
+        """Clips that are here and were not found too short, and all that failed."""
+        return DecodeReport(len(self) - len(self._account.failed), self._account.report.failed)
+
+    @property
+    def nbytes(self) -> int:
+        return self.frames.nbytes
+
+    def to(self, device: torch.device) -> DecodedClips:
+        """The same clips with their frames on ``device``."""
+        return DecodedClips(
+            self.frames.to(device), self.offsets, self.labels, self.classes,
+            names=self.names, failed=self._account.before, max_failed=self.max_failed,
+        )  # fmt: skip
+
+    def labelled(self, labels: Tensor, classes: tuple[str, ...]) -> DecodedClips:
+        """The same clips under other labels, ``(n,)`` int64; the frames are shared."""
+        return DecodedClips(
+            self.frames, self.offsets, labels, classes,
+            names=self.names, failed=self._account.before, max_failed=self.max_failed,
+        )  # fmt: skip
+
+    def taking(
+        self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
+    ) -> TakenClips:
+        return TakenClips(self, Taking(sampling, view, views, repeats, seed), self._account)
+
+
+class TakenClips:
+    """Frames of decoded clips, as ``taking`` says."""
+
+    def __init__(self, clips: DecodedClips, taking: Taking, account: Account) -> None:
+        self.clips, self.taking, self._account = clips, taking, account
+        self.classes = clips.classes
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def report(self) -> DecodeReport:
+        return self.clips.report
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        """``(B * repeats, 3, T, H, W)`` for each index tensor of ``order: (B,)``, without clips that are too short."""
+        starts, lengths = self.clips.offsets[:-1], self.clips.offsets.diff()
+        for index in order:
+            asked = index.tolist()
+            ids, kept, failed = [], [], []
+            for row, generator in zip(asked, generators(self.taking.seed, asked), strict=True):
+                try:
+                    own = self.taking.ids(int(lengths[row]), generator)
+                except DataError as error:
+                    failed.append((row, str(error)))
+                    continue
+                ids.append(own + starts[row])
+                kept += [row] * self.taking.repeats
+            rows = torch.tensor(kept, dtype=torch.int64)
+            self._account.note(rows, failed)
+            flat = torch.cat(ids) if ids else torch.empty(0, self.taking.sampling.frames, dtype=torch.int64)
+            taken = self.clips.frames[flat.to(self.clips.frames.device)]
+            clips = taken.transpose(1, 2).contiguous()  # (B, T, C, H, W) to (B, C, T, H, W)
+            yield Batch(clips.to(device, non_blocking=True), self.clips.labels[rows].to(device), rows)

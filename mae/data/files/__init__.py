@@ -1,0 +1,1 @@
+"""Which files a data set has, and what both kinds of set do with them."""

@@ -1,0 +1,1 @@
+"""Shifted test sets: what a model is tested on besides."""

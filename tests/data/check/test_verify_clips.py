@@ -1,0 +1,65 @@
+"""Every kind of damage that the check of a set of clips must find."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mae.data.check.verify import main
+from mae.data.check.verify_clips import verify_clips
+from tests.data.clips.clip_writer import damaged_files, numbered, write
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "sports"
+    for split, lengths in {"train": (8, 9, 10), "test": (11,)}.items():
+        for kind in ("run", "swim"):
+            for length in lengths:
+                write(root / split / kind / f"{length}.mp4", numbered(length, 32, 32 if kind == "run" else 48))
+    return root
+
+
+def test_a_clean_set_is_clean_and_counted(folder: Path) -> None:
+    report = verify_clips(folder, least=8, workers=2)
+    assert report.clean
+    assert report.files == 8
+    assert report.frames == {8: 2, 9: 2, 10: 2, 11: 2}
+    assert report.sizes == {"32x32": 4, "48x32": 4}
+    assert "frames: 8 to 11" in report.text()
+    assert "train: 6 clips, 2 classes of 3 to 3" in report.text()
+
+
+def test_damaged_short_and_repeated_clips_are_found(folder: Path) -> None:
+    damaged_files(folder / "train" / "bad")
+    shutil.copy(folder / "train" / "run" / "8.mp4", folder / "test" / "run" / "again.mp4")
+    report = verify_clips(folder, least=9, workers=2)
+    assert {Path(name).name for name, _ in report.unreadable} >= {"empty.mp4", "garbage.mp4", "sound.mp4", "none.avi"}
+    assert ("train/run/8.mp4", "has 8 frames, 9 are asked for") in report.short
+    assert ("train/bad/still.mp4", "has 1 frames, 9 are asked for") in report.short
+    assert report.leakage == (("test/run/again.mp4", "train/run/8.mp4"),)
+    assert not report.clean
+
+
+def test_the_command_writes_the_report_and_its_status_tells(folder: Path, tmp_path: Path) -> None:
+    arguments = [str(folder), "--clips", "--workers", "1", "--report", str(tmp_path / "report.json")]
+    assert main(arguments) == 0
+    assert main([*arguments, "--frames", "9"]) == 1
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert not report["clean"]
+    assert report["frames"] == {"8": 2, "9": 2, "10": 2, "11": 2}
+    assert len(report["short"]) == 2
+    assert main([str(folder / "nowhere"), "--clips"]) == 2
+
+
+def test_the_command_reads_lists(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "train.csv").write_text("train/run/8.mp4 0\ntrain/swim/8.mp4 1\n")
+    (folder / "test.csv").write_text("test/run/11.mp4 0\ntrain/swim/8.mp4 1\n")
+    lists = ["--list", str(folder / "train.csv"), "--list", str(folder / "test.csv")]
+    assert main([str(folder), "--clips", "--workers", "1", *lists]) == 1
+    assert "files listed more than once" in capsys.readouterr().out
+    assert main([str(folder), "--clips", "--list", str(folder / "none.csv")]) == 2
+    assert "no such list" in capsys.readouterr().err
