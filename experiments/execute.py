@@ -25,8 +25,8 @@ from experiments.plan import Job
 from experiments.spec import SpecError
 from experiments.tracking import Tracker, locked
 from experiments.work import Machine, Progress
+from mae.errors import CheckpointError
 from mae.memory import keep_freed_memory
-from mae.train.checkpoint import CheckpointError
 
 
 class JobFailed(RuntimeError):

@@ -114,7 +114,7 @@ class Bench:
 
     def make(self, claim: Claim) -> str:
         """Train what the trial lacks and tell the study; return what there is to say about it."""
-        from mae.train.loop import NotFinite
+        from mae.errors import NotFinite
 
         value = self.space.settle(claim.suggested)
         try:

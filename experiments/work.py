@@ -26,7 +26,8 @@ from experiments.plan import PRETRAIN, Job, data_section
 from experiments.spec import flatten
 from experiments.tracking import Record, Tracker, table_tag
 from mae.data.source import Source
-from mae.train.checkpoint import CheckpointError, Checkpoints
+from mae.errors import CheckpointError
+from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
 from mae.train.machine import best_precision, environment, matmul_peak, peak_memory_gb, reset_peak_memory
 from mae.train.optim import Recipe

@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from mae.data.files.tally import DecodeReport
-from mae.data.source import Batch, DataError, Source
+from mae.data.source import Batch, Source
+from mae.errors import DataError
 
 
 class Part:

@@ -12,10 +12,6 @@ import torch
 from torch import Generator, Tensor
 
 
-class DataError(ValueError):
-    """The data cannot be used as asked; the message says what is wrong, where, and what to do."""
-
-
 class Augment(Protocol):
     """``(B, C, H, W)`` or ``(B, C, T, H, W)``, uint8 or float in [0, 1], to float32, by draws from the generator."""
 

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mae.classifier import Classifier
-from mae.data.source import Augment, DataError, Images, Shifted, Source, View
+from mae.data.source import Augment, Images, Shifted, Source, View
+from mae.errors import DataError
 from mae.grid import Grid
 from mae.train.loop import Runtime
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,23 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read or written; the message names the file and what to do."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` in one step, so that a reader sees the old file or the new one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+from mae.disk import replacing, write_text
+from mae.errors import CheckpointError
 
 
 def _digest(path: Path) -> str:
@@ -66,19 +50,17 @@ class Checkpoints:
         """Write ``tensors`` and JSON-able ``state``; raises CheckpointError when the disk will not take them."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"checkpoint-{state['step']}.safetensors"
-        part = path.with_suffix(".part")
         try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, part)
-            part.replace(path)
+            with replacing(path) as draft:
+                save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft)
             index = {"file": path.name, "digest": _digest(path), "state": dict(state)}
-            write_atomically(self.index, json.dumps(index).encode())
+            write_text(self.index, json.dumps(index))
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
             raise CheckpointError(
                 f"cannot write a checkpoint to {self.folder}: {error}; free some space or choose another out=PATH, "
                 f"then run the same command again: it goes on from the last checkpoint"
             ) from error
-        for old in self.folder.glob("checkpoint-*.safetensors"):
+        for old in self.folder.glob("*checkpoint-*.safetensors"):  # drafts of a stopped process, too
             if old != path:
                 old.unlink(missing_ok=True)
         self._last = time.monotonic()
@@ -112,7 +94,7 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove the checkpoints of a training whose result is safe."""
         self.index.unlink(missing_ok=True)
-        for path in self.folder.glob("checkpoint-*"):
+        for path in self.folder.glob("*checkpoint*"):
             path.unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import Generator, Tensor, nn
 
 from mae.data.source import Batch, Source
+from mae.errors import NotFinite
 from mae.train.checkpoint import Checkpoints, pack, unpack
 from mae.train.optim import Recipe
 
@@ -22,10 +23,6 @@ Observer = Callable[[int, dict[str, float]], None]
 
 #: Before the names of averaged weights in a checkpoint.
 AVERAGE = "average."
-
-
-class NotFinite(ArithmeticError):
-    """A loss that is not a finite number; the message names step, batch and the last good checkpoint."""
 
 
 @dataclass

@@ -9,7 +9,8 @@ import torch
 
 from mae.data.files.tally import DecodedImages, DecodeReport
 from mae.data.part import Part, part_of
-from mae.data.source import DataError, Images, Source
+from mae.data.source import Images, Source
+from mae.errors import DataError
 
 CPU = torch.device("cpu")
 KEY = "data.samples.train"

@@ -20,7 +20,7 @@ from experiments.space import Parameter, load_search, parse_search, space_of
 from experiments.spec import CONF, SpecError, load_ablation
 from experiments.study import Result, Study, storage_url
 from experiments.tracking import Tracker, tracking_uri
-from mae.train.loop import NotFinite
+from mae.errors import NotFinite
 
 RATIO = Parameter("mask.ratio", 0.1, 0.95, "masking ratio")
 Stop = Callable[[int], BaseException | None]

@@ -19,7 +19,8 @@ from mae.data.augment.color import Normalise
 from mae.data.augment.compose import Compose
 from mae.data.augment.crops import CenterCrop
 from mae.data.augment.rand_augment import rand_augmented_crop
-from mae.data.source import Augment, Batch, DataError, Images, Shifted, Splits, View
+from mae.data.source import Augment, Batch, Images, Shifted, Splits, View
+from mae.errors import DataError
 from mae.grid import Grid
 from mae.model import Encoder, Transformer
 from mae.train.accuracy import accuracy, features, robustness

@@ -12,8 +12,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from mae.data.source import Batch, Images
-from mae.train.checkpoint import CheckpointError, Checkpoints
-from mae.train.loop import Fitted, NotFinite, Runtime, fit, order, seed_of
+from mae.errors import CheckpointError, NotFinite
+from mae.train.checkpoint import Checkpoints
+from mae.train.loop import Fitted, Runtime, fit, order, seed_of
 from mae.train.optim import Recipe
 
 SOURCE = Images(torch.randint(0, 256, (40, 3, 4, 4), dtype=torch.uint8), torch.arange(40) % 4, tuple("abcd"))

@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from mae.data.augment.crops import CenterCrop, pair
 from mae.data.augment.resample import RADIUS, Boxes, cover, resample, unit
-from mae.data.source import Augment, DataError
+from mae.data.source import Augment
+from mae.errors import DataError
 
 #: Where a multi-scale crop may lie, (down, right) in quarters of the room that it leaves: corners, middles of the
 #: sides and the centre, and the four places between corner and centre.

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from mae.data.augment.compose import apart, together
 from mae.data.augment.resample import unit
-from mae.data.source import DataError
+from mae.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from mae.data.augment.resample import RADIUS, Boxes, cover, resample, unit
-from mae.data.source import DataError
+from mae.errors import DataError
 
 TRIES = 10  # boxes drawn before the central one is taken, as in torchvision
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from mae.data.augment.compose import Compose, apart, together
 from mae.data.augment.crops import RandomResizedCrop
 from mae.data.augment.resample import unit
-from mae.data.source import DataError
+from mae.errors import DataError
 
 #: What can be done to a picture, in timm's names; a draw is an index into this.
 OPERATIONS = (

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mae.data.source import DataError
+from mae.errors import DataError
 
 RADIUS = {"bilinear": 1.0, "bicubic": 2.0}  # reach of the kernel, in pixels of the coarser of the two grids
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,9 @@ from safetensors.torch import save
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from mae.data.source import DataError, Images, Splits
+from mae.data.source import Images, Splits
+from mae.disk import write_bytes
+from mae.errors import DataError
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -241,15 +242,8 @@ def _read(path: Path) -> dict[str, Tensor] | None:
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    """All or nothing: processes that write at the same time replace each other's file by an identical one."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(save(tensors, metadata={"sha256": _checksum(tensors)}))
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_bytes(path, save(tensors, metadata={"sha256": _checksum(tensors)}))
     except OSError as error:
         message = f"The built-in data cannot be kept in {path.parent} ({error}); name another folder."
         raise DataError(message) from error

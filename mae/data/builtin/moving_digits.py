@@ -10,7 +10,6 @@ and zooms over both alike.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -30,7 +28,9 @@ from mae.data.builtin.motions import MOTIONS, Floats, paths
 from mae.data.clips.cache import decoded_clips
 from mae.data.files.listing import Listing
 from mae.data.files.workers import default_workers, in_processes
-from mae.data.source import DataError, Splits
+from mae.data.source import Splits
+from mae.disk import locked, replacing
+from mae.errors import DataError
 
 Bytes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
@@ -139,7 +139,7 @@ def _filmed(studios: tuple[_Studio, ...]) -> list[Listing]:
         with ExitStack() as locks:
             for studio in studios:
                 studio.folder.mkdir(parents=True, exist_ok=True)
-                locks.enter_context(FileLock(studio.folder.with_suffix(".lock")))
+                locks.enter_context(locked(studio.folder.with_suffix(".lock")))
             chunks = [chunk for place, studio in enumerate(studios) for chunk in _chunks(place, studio)]
             total, left = sum(len(studio.motions) for studio in studios), sum(len(chunk.clips) for chunk in chunks)
             workers = default_workers() if left >= 8 * CHUNK else 0
@@ -231,22 +231,17 @@ def _weights(places: Floats, length: int) -> Floats:
 
 def write_clip(path: Path, clip: Bytes) -> None:
     """``clip: (F, h, w, 3)`` as MP4, H.264 where FFmpeg has x264, else MPEG-4; all or nothing."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     codec, options = ("mpeg4", {"qscale": "2"})
     if "libx264" in av.codecs_available:
         # a fixed quantiser: under crf, x264's macroblock tree made other bytes of the same tiny frames now and then
         codec, options = "libx264", {"qp": "15", "preset": "veryfast"}
-    try:
-        with av.open(str(part), "w", format="mp4") as container:
-            stream = container.add_stream(codec, rate=FRAMES_PER_SECOND, options=options)
-            stream.height, stream.width = clip.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.codec_context.thread_count = 1
-            for time, pixels in enumerate(clip):
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame.pts, frame.time_base = time, Fraction(1, FRAMES_PER_SECOND)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as draft, av.open(str(draft), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=FRAMES_PER_SECOND, options=options)
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for time, pixels in enumerate(clip):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, FRAMES_PER_SECOND)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

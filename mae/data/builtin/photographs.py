@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from mae.data.builtin.digits_on_photos import PHOTOGRAPHS, SIZES, photographs, regions
-from mae.data.source import DataError, Images, Splits
+from mae.data.source import Images, Splits
+from mae.errors import DataError
 
 VERSION = 1  # raise it whenever the same arguments give other pixels
 CLASSES = tuple(Path(name).stem for _, _, names in PHOTOGRAPHS for name in names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mae.data.files.listing import Catalogue, Entry, printable
+from mae.disk import write_text
 
 SHOWN = 10  # findings of a kind on the terminal; the JSON report has all
 TITLES = {
@@ -66,9 +66,7 @@ class VerifyReport:
 
     def save(self, path: Path) -> None:
         """Write everything as JSON, atomically."""
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps({"clean": self.clean, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
+        write_text(path, json.dumps({"clean": self.clean, **asdict(self)}, indent=1) + "\n")
 
     def text(self) -> str:
         """The report for a terminal: what the set is, then each problem with its first findings."""

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from mae.data.check.findings import Seen, VerifyReport, report_of
 from mae.data.clips.lists import clip_catalogue, clips_in_json, clips_in_list
 from mae.data.clips.video import LIMIT, Video, in_threads
-from mae.data.files.listing import Catalogue, Entry, Listing, problem
+from mae.data.files.listing import Catalogue, Entry, Listing
 from mae.data.files.workers import default_workers
+from mae.errors import DataError
 
 
 def verify_clips(
@@ -33,7 +34,7 @@ def verify_clips(
     Raises DataError when ``source`` is no folder with clips.
     """
     if least < 1:
-        raise problem(f"{least} frames: ask for at least one.")
+        raise DataError(f"{least} frames: ask for at least one.")
     found = source if isinstance(source, Catalogue) else clip_catalogue(source)
     names = sorted({entry.name for entry in found.entries})
     seen: dict[str, Seen] = {}
@@ -59,7 +60,7 @@ def listed_clips(files: Sequence[Path], root: Path, labels: Path | None = None) 
     A JSON file is Something-Something's official list, ``labels`` the file of its labels; others hold paths and labels.
     """
     if len(files) > 2:
-        raise problem(f"{len(files)} lists are given; give one for training, and one for testing.")
+        raise DataError(f"{len(files)} lists are given; give one for training, and one for testing.")
     entries: list[Entry] = []
     classes: dict[str, tuple[str, ...]] = {}
     for split, file in zip(("train", "test") if len(files) == 2 else ("",), files, strict=True):
@@ -74,7 +75,7 @@ def _listing(file: Path, root: Path, labels: Path | None) -> Listing:
     if file.suffix.lower() != ".json":
         return clips_in_list(file, root=root)
     if labels is None:
-        raise problem(f"{file} is a JSON list; add --labels FILE, the official file of its labels.")
+        raise DataError(f"{file} is a JSON list; add --labels FILE, the official file of its labels.")
     return clips_in_json(file, labels=labels, root=root)
 
 

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -21,7 +20,8 @@ from mae.data.clips.video import LIMIT, Video, in_threads
 from mae.data.files.listing import Listing, printable
 from mae.data.files.tally import DecodeReport
 from mae.data.files.workers import default_workers
-from mae.data.source import DataError
+from mae.disk import locked
+from mae.errors import DataError
 
 VERSION = 1  # raise it whenever the same files give other pixels
 
@@ -67,7 +67,7 @@ def decoded_clips(
     stem = f"clips-v{VERSION}-{listing.digest(times=True)}-{size[0]}x{size[1]}"
     target = cache / f"{stem}.bin"
     if not _complete(target):
-        with FileLock(cache / f"{stem}.lock"):
+        with locked(cache / f"{stem}.lock"):
             if not _complete(target):
                 _decode_all(_Decoder(listing, size, limit), target, workers or default_workers(), max_failed)
     account = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))

@@ -17,7 +17,8 @@ from mae.data.clips.video import LIMIT, Video
 from mae.data.files.listing import Listing
 from mae.data.files.tally import DecodeReport
 from mae.data.files.workers import default_workers
-from mae.data.source import Augment, Batch, DataError, generators
+from mae.data.source import Augment, Batch, generators
+from mae.errors import DataError
 
 
 class ClipFiles(WholeClips):

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mae.data.clips.video import SUFFIXES
-from mae.data.files.listing import Catalogue, Entry, Listing, class_order, problem
+from mae.data.files.listing import Catalogue, Entry, Listing, class_order
+from mae.errors import DataError
 
 LAYOUT = "train/<class>/* and test|val/<class>/*"
 DELIMITERS = {",": "a comma", "\t": "a tab", ";": "a semicolon", " ": "a space"}
@@ -32,7 +33,7 @@ def clip_catalogue(root: Path | str) -> Catalogue:
     """All clips under ``root``: train/<class>/* with test|val/<class>/*, or <class>/*; DataError if it is no folder."""
     root = Path(root)
     if not root.is_dir():
-        raise problem(f"{root} is no folder; give one with {LAYOUT}.")
+        raise DataError(f"{root} is no folder; give one with {LAYOUT}.")
     entries: list[Entry] = []
     classes: dict[str, tuple[str, ...]] = {}
     ignored: list[str] = []
@@ -54,7 +55,7 @@ def clips_in_folder(root: Path | str, split: str) -> Listing:
     by_split = {name: [entry for entry in found.entries if entry.split == name] for name in ("train", "test", "val")}
     chosen = by_split[split] or (by_split["val"] if split == "test" else [])
     if not by_split["train"] or not chosen:
-        raise problem(
+        raise DataError(
             f"{root} has no clips for {split if by_split['train'] else 'train'}; looked for {LAYOUT} with files "
             f"ending in {' '.join(sorted(SUFFIXES))}."
         )
@@ -62,7 +63,7 @@ def clips_in_folder(root: Path | str, split: str) -> Listing:
     known = {label: index for index, label in enumerate(classes)}
     unknown = sorted({entry.label for entry in chosen} - known.keys())
     if unknown:
-        raise problem(
+        raise DataError(
             f"{root}: the {split} class {unknown[0]!r} is not among the {len(classes)} training classes; "
             "add it to training or remove it."
         )
@@ -88,7 +89,7 @@ def clips_in_list(
     lines = _delimited(file, delimiter)
     unlabelled = [line for line in lines if not line.label]
     if unlabelled and len(unlabelled) < len(lines):
-        raise problem(f"{file}, line {unlabelled[0].number}: there is no label, as other lines have.")
+        raise DataError(f"{file}, line {unlabelled[0].number}: there is no label, as other lines have.")
     return _listing(file, Path(root) if root is not None else file.parent, lines, _names(lines, classes, file))
 
 
@@ -102,28 +103,28 @@ def clips_in_json(file: Path | str, *, labels: Path | str, root: Path | str) -> 
     numbers = _json(labels, dict)
     wrong = [name for name, number in numbers.items() if not str(number).isdecimal()]
     if wrong or sorted(int(number) for number in numbers.values()) != list(range(len(numbers))):
-        raise problem(
+        raise DataError(
             f"{labels}: it must number its {len(numbers)} labels from 0, each once, as the official one does."
         )
     known = {name: int(number) for name, number in numbers.items()}
     classes = tuple(sorted(known, key=known.__getitem__))
     if not root.is_dir():
-        raise problem(f"{root} is no folder; give the one with the clips of {file}.")
+        raise DataError(f"{root} is no folder; give the one with the clips of {file}.")
     files = {Path(name).stem: name for name in sorted(os.listdir(root)) if Path(name).suffix.lower() in SUFFIXES}  # noqa: PTH208
     names, indices = [], []
     for position, entry in enumerate(_json(file, list), 1):
         where = f"{file}, entry {position}"
         if not isinstance(entry, dict) or "id" not in entry:
-            raise problem(f"{where}: it has no id; give the official list.")
+            raise DataError(f"{where}: it has no id; give the official list.")
         if str(entry["id"]) not in files:
-            raise problem(f"{where}: {root} has no clip named {entry['id']}; add it or remove the entry.")
+            raise DataError(f"{where}: {root} has no clip named {entry['id']}; add it or remove the entry.")
         label = re.sub(r"[\[\]]", "", str(entry.get("template", entry.get("label", ""))))
         if label and label not in known:
-            raise problem(f"{where}: the label {label!r} is not among the {len(known)} of {labels}.")
+            raise DataError(f"{where}: the label {label!r} is not among the {len(known)} of {labels}.")
         names.append(files[str(entry["id"])])
         indices.append(known.get(label, -1))
     if not names:
-        raise problem(f"{file}, line 1: the list is empty; give the official list.")
+        raise DataError(f"{file}, line 1: the list is empty; give the official list.")
     return Listing(root, tuple(names), tuple(indices), classes)
 
 
@@ -134,7 +135,7 @@ def ucf101(lists: Path | str, split: str, *, root: Path | str, fold: int = 1) ->
     for number, text in _lines(lists / "classInd.txt"):
         index, _, name = text.partition(" ")
         if index != str(len(classes) + 1) or not name.strip():
-            raise problem(f"{lists / 'classInd.txt'}, line {number}: {text!r} is not {len(classes) + 1} and a class.")
+            raise DataError(f"{lists / 'classInd.txt'}, line {number}: {text!r} is not {len(classes) + 1} and a class.")
         classes.append(name.strip())
     file = lists / f"{split}list{fold:02d}.txt"
     lines = []
@@ -142,7 +143,7 @@ def ucf101(lists: Path | str, split: str, *, root: Path | str, fold: int = 1) ->
         path, _, index = text.partition(" ")
         label = path.partition("/")[0]
         if label not in classes or index.strip() not in ("", str(classes.index(label) + 1)):
-            raise problem(f"{file}, line {number}: {text!r} does not agree with the classes of classInd.txt.")
+            raise DataError(f"{file}, line {number}: {text!r} does not agree with the classes of classInd.txt.")
         lines.append(Line(number, path, label))
     return _listing(file, Path(root), lines, tuple(classes))
 
@@ -153,7 +154,7 @@ def hmdb51(lists: Path | str, split: str, *, root: Path | str, fold: int = 1) ->
     suffix = f"_test_split{fold}.txt"
     files = sorted(lists.glob(f"*{suffix}"))
     if not files:
-        raise problem(f"{lists} has no file <class>{suffix}; give the folder of the official splits.")
+        raise DataError(f"{lists} has no file <class>{suffix}; give the folder of the official splits.")
     classes = tuple(file.name.removesuffix(suffix) for file in files)
     names: list[str] = []
     labels: list[int] = []
@@ -162,14 +163,14 @@ def hmdb51(lists: Path | str, split: str, *, root: Path | str, fold: int = 1) ->
         for number, text in _lines(file):
             name, _, side = text.rpartition(" ")
             if side not in ("0", "1", "2") or not name:
-                raise problem(f"{file}, line {number}: {text!r} is not a clip and 0 (unused), 1 (train) or 2 (test).")
+                raise DataError(f"{file}, line {number}: {text!r} is not a clip and 0 (unused), 1 (train) or 2 (test).")
             if side == wanted:
                 lines.append(Line(number, f"{classes[index]}/{name.strip()}", classes[index]))
         if lines:
             names += _listing(file, Path(root), lines, classes).names
             labels += [index] * len(lines)
     if not names:
-        raise problem(f"{files[0]}, line 1: neither it nor the other lists name a clip for {split}.")
+        raise DataError(f"{files[0]}, line 1: neither it nor the other lists name a clip for {split}.")
     return Listing(Path(root), tuple(names), tuple(labels), classes)
 
 
@@ -185,20 +186,20 @@ def _below(root: Path, folder: str) -> Iterator[str]:
 def _lines(file: Path) -> list[tuple[int, str]]:
     """Numbered lines that are not blank; DataError when there are none, or no text."""
     if not file.is_file():
-        raise problem(f"{file}: there is no such list; check the path.")
+        raise DataError(f"{file}: there is no such list; check the path.")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise problem(f"{file} is no text in UTF-8 ({error}); save it as such.") from error
+        raise DataError(f"{file} is no text in UTF-8 ({error}); save it as such.") from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
-        raise problem(f"{file}, line 1: the list is empty; give one clip in each line.")
+        raise DataError(f"{file}, line 1: the list is empty; give one clip in each line.")
     return lines
 
 
 def _delimited(file: Path, delimiter: str | None) -> list[Line]:
     if delimiter is not None and delimiter not in DELIMITERS:
-        raise problem(f"{file}: delimiter={delimiter!r} is none of {', '.join(map(repr, DELIMITERS))}.")
+        raise DataError(f"{file}: delimiter={delimiter!r} is none of {', '.join(map(repr, DELIMITERS))}.")
     rows = _lines(file)
     if delimiter is None:
         delimiter = next((mark for mark in DELIMITERS if len(_fields(rows[0][1], mark)) == 2), None)
@@ -206,17 +207,17 @@ def _delimited(file: Path, delimiter: str | None) -> list[Line]:
     for number, text in rows:
         fields = [text] if delimiter is None else _fields(text, delimiter)
         if (delimiter is not None and len(fields) != 2) or not fields[0]:
-            raise problem(
+            raise DataError(
                 f"{file}, line {number}: {text[:80]!r} is not a path and a label with {DELIMITERS[delimiter or ',']} "
                 "between them; use the same delimiter in all lines, and quotes around a value that holds it."
             )
         lines.append(Line(number, fields[0], fields[1] if len(fields) == 2 else ""))
     lines = lines[lines[0].path.lower() == "path" :]
     if not lines:
-        raise problem(f"{file}, line 2: the list is empty after its header; give one clip in each line.")
+        raise DataError(f"{file}, line 2: the list is empty after its header; give one clip in each line.")
     bare = next((line for line in lines if delimiter is None and Path(line.path).suffix.lower() not in SUFFIXES), None)
     if bare:
-        raise problem(
+        raise DataError(
             f"{file}, line {bare.number}: {bare.path[:80]!r} is neither a clip nor a clip and a label; put "
             f"{', '.join(list(DELIMITERS.values())[:-1])} or a space between them."
         )
@@ -250,12 +251,12 @@ def _listing(file: Path, root: Path, lines: list[Line], classes: tuple[str, ...]
     for line in lines:
         if line.label and line.label not in known:
             outside = f"{classes[0]} to {classes[-1]}" if classes else "no classes"
-            raise problem(
+            raise DataError(
                 f"{file}, line {line.number}: the label {line.label!r} is none of the {len(classes)} ({outside}); "
                 "correct it, or state the classes that there are."
             )
         if not (root / line.path).exists():
-            raise problem(f"{file}, line {line.number}: {root / line.path} does not exist; check where paths start.")
+            raise DataError(f"{file}, line {line.number}: {root / line.path} does not exist; check where paths start.")
     return Listing(
         root, tuple(line.path for line in lines), tuple(known.get(line.label, -1) for line in lines), classes
     )
@@ -263,11 +264,11 @@ def _listing(file: Path, root: Path, lines: list[Line], classes: tuple[str, ...]
 
 def _json(file: Path, kind: type) -> Any:
     if not file.is_file():
-        raise problem(f"{file}: there is no such list; check the path.")
+        raise DataError(f"{file}: there is no such list; check the path.")
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise problem(f"{file} is no JSON ({error}); give the official list.") from error
+        raise DataError(f"{file} is no JSON ({error}); give the official list.") from error
     if not isinstance(content, kind):
-        raise problem(f"{file}, line 1: it holds no {'list' if kind is list else 'mapping'}; give the official list.")
+        raise DataError(f"{file}, line 1: it holds no {'list' if kind is list else 'mapping'}; give the official list.")
     return content

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from mae.data.source import DataError
+from mae.errors import DataError
 
 
 class Sampling(Protocol):

@@ -16,7 +16,8 @@ from mae.data.clips.cache import decoded_clips
 from mae.data.clips.files import ClipFiles
 from mae.data.clips.source import ClipSource
 from mae.data.files.listing import Listing
-from mae.data.source import DataError, Splits
+from mae.data.source import Splits
+from mae.errors import DataError
 
 VERSION = 1  # raise it whenever the same files give other pixels
 

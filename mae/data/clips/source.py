@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 from mae.data.clips.sampling import Sampling
 from mae.data.files.listing import printable
 from mae.data.files.tally import DecodeReport
-from mae.data.source import Batch, DataError, Source, generators
+from mae.data.source import Batch, Source, generators
+from mae.errors import DataError
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mae.data.files.listing import problem
+from mae.errors import DataError
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -99,7 +99,7 @@ class _Decoder:
             raise self._ended(request["limit"])
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise problem(answer["error"])
+            raise DataError(answer["error"])
         return answer
 
     def pixels(self, shape: Sequence[int]) -> NDArray[np.uint8]:
@@ -117,8 +117,8 @@ class _Decoder:
     def _ended(self, limit: float = LIMIT) -> Exception:
         status = self.process.wait()
         if status == -signal.SIGALRM:
-            return problem(f"decoding took longer than {limit:g} s and was ended")
-        return problem(f"the decoder crashed on it (exit status {status})")
+            return DataError(f"decoding took longer than {limit:g} s and was ended")
+        return DataError(f"the decoder crashed on it (exit status {status})")
 
 
 _of_thread = threading.local()

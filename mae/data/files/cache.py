@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -20,7 +19,8 @@ from mae.data.files.listing import printable
 from mae.data.files.tally import DecodedImages, DecodeReport, Pictures
 from mae.data.files.workers import default_workers, in_processes
 from mae.data.pictures.decode import channels_of, cover, reason, to_array, with_channels
-from mae.data.source import DataError
+from mae.disk import locked
+from mae.errors import DataError
 
 VERSION = 1  # raise it whenever the same files give other pixels
 CHUNK = 256  # pictures per task: large enough to hide its cost, small enough for the bar to move
@@ -67,7 +67,7 @@ def cached(
     stem = f"pictures-v{VERSION}-{pictures.digest(times=True)}-{height}x{width}-c{channels or 'file'}"
     target = cache / f"{stem}.npy"
     if not _complete(target):
-        with FileLock(cache / f"{stem}.lock"):
+        with locked(cache / f"{stem}.lock"):
             if not _complete(target):
                 _decode_all(pictures, target, (height, width), channels, workers, max_failed)
     account = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))

@@ -12,23 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from mae.data.pictures.decode import SUFFIXES, read_picture
+from mae.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mae.data.source import DataError
 
 SPLITS = ("train", "test", "val")
 LAYOUTS = "train/<class>/* with test/<class>/* (or val/<class>/*), <class>/*, or a CSV list with header path,label"
 
 log = logging.getLogger(__name__)
-
-
-def problem(message: str) -> DataError:
-    """A DataError, importing torch (which its module needs) only now that there is one to raise."""
-    from mae.data.source import DataError
-
-    return DataError(message)
 
 
 def printable(name: str) -> str:
@@ -88,7 +81,7 @@ def catalogue(root: Path | str) -> Catalogue:
     if root.is_file():
         return _read_list(root)
     if not root.is_dir():
-        raise problem(f"{root} is neither a folder nor a list file; give {LAYOUTS}.")
+        raise DataError(f"{root} is neither a folder nor a list file; give {LAYOUTS}.")
     splits = [name for name in SPLITS if (root / name).is_dir()]
     entries: list[Entry] = []
     classes: dict[str, tuple[str, ...]] = {}
@@ -117,14 +110,14 @@ def image_files(root: Path | str, split: str, *, held_out: float = 0.0) -> Listi
     training, or nothing is left.
     """
     if split not in SPLITS:
-        raise problem(f"split={split!r} is not known; choose one of {', '.join(SPLITS)}.")
+        raise DataError(f"split={split!r} is not known; choose one of {', '.join(SPLITS)}.")
     if not 0.0 <= held_out < 1.0:
-        raise problem(f"held_out={held_out} is no share; choose one from 0 to below 1, such as 0.1.")
+        raise DataError(f"held_out={held_out} is no share; choose one from 0 to below 1, such as 0.1.")
     found = catalogue(root)
     by_split = {name: [e for e in found.entries if e.split == name] for name in found.classes}
     pool = "" if "" in found.classes else "train"
     if not by_split.get(pool):
-        raise problem(
+        raise DataError(
             f"{found.root} holds no pictures for training: looked for {LAYOUTS}, files ending in "
             f"{' '.join(sorted(SUFFIXES))}; for unlabelled ones give a list with the column path alone."
         )
@@ -134,7 +127,7 @@ def image_files(root: Path | str, split: str, *, held_out: float = 0.0) -> Listi
     testing = next((name for name in (split, "val") if split != "train" and by_split.get(name)), None)
     has_test = bool(by_split.get("test") or by_split.get("val"))
     if held_out and has_test:
-        raise problem(f"{found.root} has pictures for testing of its own; leave held_out away.")
+        raise DataError(f"{found.root} has pictures for testing of its own; leave held_out away.")
     if held_out:
         chosen = _divide(by_split[pool], held_out, testing=split != "train")
     elif split == "train" and pool == "train":
@@ -144,19 +137,19 @@ def image_files(root: Path | str, split: str, *, held_out: float = 0.0) -> Listi
     else:
         looked = "test/<class>/* or val/<class>/*" if split != "val" else "val/<class>/*"
         looked = "train/<class>/* and test/<class>/*" if pool == "" else looked
-        raise problem(
+        raise DataError(
             f"{found.root} has no pictures under {looked} (for a list: no such values in a column split); "
             "add them, or pass held_out=0.1 to keep a tenth of each class for testing."
         )
     known = {label: index for index, label in enumerate(classes)}
     unknown = sorted({e.label for e in chosen} - known.keys() - ({""} if not classes else set()))
     if unknown:
-        raise problem(
+        raise DataError(
             f"{found.root}: the {split} classes {', '.join(map(repr, unknown[:5]))} ({len(unknown)}) are not "
             f" among the {len(classes)} training classes; add them to training or remove them."
         )
     if not chosen:
-        raise problem(f"{found.root}: held_out={held_out} leaves no picture for {split}; choose another share.")
+        raise DataError(f"{found.root}: held_out={held_out} leaves no picture for {split}; choose another share.")
     return Listing(
         found.root if found.root.is_dir() else found.root.parent,
         tuple(e.name for e in chosen),
@@ -245,18 +238,18 @@ def _read_list(path: Path) -> Catalogue:
             columns = reader.fieldnames or []
             rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise problem(f"{path} is no CSV text in UTF-8 ({error}); give a list with the header path,label.") from error
+        raise DataError(f"{path} is no CSV text in UTF-8 ({error}); give a list with the header path,label.") from error
     if "path" not in columns:
-        raise problem(f"{path} has the header {','.join(map(str, columns)) or '(none)'}; use path,label[,split].")
+        raise DataError(f"{path} has the header {','.join(map(str, columns)) or '(none)'}; use path,label[,split].")
     entries = []
     for line, row in rows:
         entry = Entry(*((row.get(column) or "").strip() for column in ("split", "label", "path")))
         if not entry.name or None in row:
-            raise problem(f"{path}, line {line}: a row must have one path, and quotes around a value with a comma.")
+            raise DataError(f"{path}, line {line}: a row must have one path, and quotes around a value with a comma.")
         if "label" in columns and not entry.label:
-            raise problem(f"{path}, line {line}: the label is empty; drop the column if the data has none.")
+            raise DataError(f"{path}, line {line}: the label is empty; drop the column if the data has none.")
         if "split" in columns and entry.split not in SPLITS:
-            raise problem(f"{path}, line {line}: split={entry.split!r} is not one of {', '.join(SPLITS)}.")
+            raise DataError(f"{path}, line {line}: split={entry.split!r} is not one of {', '.join(SPLITS)}.")
         entries.append(entry)
     splits = sorted({e.split for e in entries})
     classes = {name: class_order({e.label for e in entries if e.split == name} - {""}) for name in splits}

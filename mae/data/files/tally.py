@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from mae.data.files.listing import printable
-from mae.data.source import DataError, Images
+from mae.data.source import Images
+from mae.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image

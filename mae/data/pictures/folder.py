@@ -21,7 +21,8 @@ from mae.data.clips.files import TakenFiles
 from mae.data.pictures.decode import cover as cover_picture
 from mae.data.pictures.geometry import CentreView, Geometry, RandomView
 from mae.data.pictures.images import ImageFiles, Listing, image_files, splits
-from mae.data.source import Augment, DataError, Source, Splits
+from mae.data.source import Augment, Source, Splits
+from mae.errors import DataError
 
 VERSION = 1  # raise it whenever the same files give other pixels
 

@@ -21,7 +21,8 @@ from mae.data.files.workers import default_workers
 from mae.data.pictures.decode import read_picture, reason, to_array, with_channels
 from mae.data.pictures.geometry import CentreView, Geometry, RandomView
 from mae.data.pictures.timm import TimmPictures, timm_dataset
-from mae.data.source import Batch, DataError, Splits, generators
+from mae.data.source import Batch, Splits, generators
+from mae.errors import DataError
 
 __all__ = [
     "CentreView", "DecodeReport", "DecodedImages", "Geometry", "ImageFiles", "Listing", "Pictures",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import IterableDataset
 
 from mae.data.pictures.decode import read_picture
-from mae.data.source import DataError
+from mae.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mae.data.augment.resample import unit
-from mae.data.source import DataError
+from mae.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from mae.data.augment.compose import Compose
 from mae.data.files.listing import Listing, catalogue
 from mae.data.pictures.folder import StreamedFiles
 from mae.data.pictures.geometry import CentreView
-from mae.data.source import Augment, DataError, Shifted, Source
+from mae.data.source import Augment, Shifted, Source
+from mae.errors import DataError
 
 
 class Shift(Protocol):

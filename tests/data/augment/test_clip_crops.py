@@ -15,7 +15,8 @@ from mae.data.augment.color import ColorJitter, Normalise
 from mae.data.augment.compose import Compose
 from mae.data.augment.crops import CenterCrop, FixedSizeCrop, RandomResizedCrop
 from mae.data.augment.rand_augment import RandAugment, rand_augmented_crop
-from mae.data.source import Augment, DataError
+from mae.data.source import Augment
+from mae.errors import DataError
 from mae.train.regularise import Mix, RandomErasing
 
 AUGMENTS: tuple[Augment, ...] = (

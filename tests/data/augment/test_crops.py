@@ -14,7 +14,8 @@ from mae.data.augment.color import ColorJitter, Normalise, adjust_color
 from mae.data.augment.compose import Compose
 from mae.data.augment.crops import CenterCrop, FixedSizeCrop, RandomResizedCrop
 from mae.data.augment.resample import Boxes, resample, unit
-from mae.data.source import Augment, DataError
+from mae.data.source import Augment
+from mae.errors import DataError
 
 ROWS: dict[str, Augment] = {
     "none": CenterCrop(32),

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from mae.data.augment.crops import RandomResizedCrop
 from mae.data.augment.rand_augment import OPERATIONS, RandAugment, operate, rand_augmented_crop
-from mae.data.source import DataError
+from mae.errors import DataError
 
 FILL = (0.2, 0.4, 0.6)
 TIMM_NAMES = {

@@ -16,7 +16,8 @@ from mae.data.builtin.digits_on_photos import (
     photographs,
     regions,
 )
-from mae.data.source import DataError, Images, Splits
+from mae.data.source import Images, Splits
+from mae.errors import DataError
 
 SMALL = {"pretrain": 60, "train": 50, "test": 400}
 

@@ -15,7 +15,8 @@ from mae.data.builtin.moving_digits import moving_digits, write_clip
 from mae.data.clips.source import DecodedClips
 from mae.data.files.listing import Listing
 from mae.data.pictures.decode import cover, to_array
-from mae.data.source import DataError, Splits
+from mae.data.source import Splits
+from mae.errors import DataError
 
 av = pytest.importorskip("av")
 

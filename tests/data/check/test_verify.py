@@ -171,7 +171,7 @@ def test_the_command_answers_by_exit_code_and_report(folder: Path, capsys: pytes
         ["nowhere"],
         [".", "--list", "nowhere.csv"],
         [".", "--workers", "-1"],
-        [".", "--report", "no/such/dir.json"],
+        [".", "--report", "/dev/null/report.json"],
     ],
 )
 def test_bad_usage_is_exit_code_two_and_one_line(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mae.data.clips.lists import clips_in_folder, clips_in_json, clips_in_list, hmdb51, ucf101
-from mae.data.source import DataError
+from mae.errors import DataError
 
 
 def touch(*paths: Path) -> None:

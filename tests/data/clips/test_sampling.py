@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from mae.data.clips.sampling import Dense, Sampling, Still, Uniform
-from mae.data.source import DataError
+from mae.errors import DataError
 
 
 def draws(sampling: Sampling, length: int, count: int = 200) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 
 from mae.data.clips.sampling import Dense
 from mae.data.clips.sets import clip_folder, clip_list, hmdb51, something_something, ucf101
-from mae.data.source import DataError, Splits
+from mae.data.source import Splits
+from mae.errors import DataError
 from tests.data.clips.clip_writer import numbered, write
 
 

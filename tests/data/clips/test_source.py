@@ -19,7 +19,8 @@ from mae.data.clips.sampling import Dense, Uniform
 from mae.data.clips.source import ClipSource, DecodedClips
 from mae.data.clips.video import num_frames, read_frames
 from mae.data.files.listing import Listing
-from mae.data.source import Batch, DataError, Source
+from mae.data.source import Batch, Source
+from mae.errors import DataError
 from tests.data.clips.clip_writer import STEP, damaged_files, numbered, write
 
 CPU = torch.device("cpu")

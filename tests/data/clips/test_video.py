@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from mae.data.clips import video
 from mae.data.clips.video import Video, in_threads, num_frames, read_frames
 from mae.data.clips.video_process import AvReader, DecordReader, Scaling, stacked
-from mae.data.source import DataError
+from mae.errors import DataError
 from tests.data.clips.clip_writer import damaged_files, numbered, numbers, write
 
 KINDS = {

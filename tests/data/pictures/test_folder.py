@@ -19,7 +19,8 @@ from mae.data.pictures import images
 from mae.data.pictures.decode import read_picture
 from mae.data.pictures.folder import CentreOfResized, FixedView, StreamedFiles, decoded_folder, staged, streamed_folder
 from mae.data.pictures.geometry import CentreView, RandomView
-from mae.data.source import DataError, Images
+from mae.data.source import Images
+from mae.errors import DataError
 
 CPU = torch.device("cpu")
 NORMALISE = Normalise([0.5] * 3, [0.25] * 3)

@@ -35,7 +35,7 @@ from mae.data.pictures.images import (
     splits,
     timm_dataset,
 )
-from mae.data.source import DataError
+from mae.errors import DataError
 from mae.train.loop import order
 
 CPU = torch.device("cpu")

@@ -21,7 +21,8 @@ from mae.data.robustness.corruptions import (
     Pixelate,
     Posterise,
 )
-from mae.data.source import Augment, DataError
+from mae.data.source import Augment
+from mae.errors import DataError
 
 WEAK_AND_STRONG: list[tuple[Augment, Augment]] = [
     (GaussianNoise(0.05), GaussianNoise(0.2)),

@@ -14,7 +14,8 @@ from mae.data.augment.crops import CenterCrop
 from mae.data.pictures.folder import CentreOfResized, staged
 from mae.data.robustness.corruptions import Contrast, Negative
 from mae.data.robustness.shifts import Changed, CorruptionFolders, Folder
-from mae.data.source import DataError, Images, Shifted
+from mae.data.source import Images, Shifted
+from mae.errors import DataError
 
 CLASSES = ("ant", "bee", "cat", "dog")
 VIEW = CentreOfResized((8, 8), (12, 12))
