@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import sys
 import threading
 import time
@@ -20,16 +19,18 @@ import torch
 from tqdm import tqdm
 
 from experiments import work
-from experiments.assemble import check, parameter_bytes
+from experiments.ablation import SpecError
+from experiments.command import status_of
 from experiments.plan import Job
-from experiments.spec import SpecError
-from experiments.tracking import Tracker, locked
-from experiments.work import Machine, Progress
-from mae.errors import CheckpointError
+from experiments.preflight import threads_for
+from experiments.tracking import Tracker
+from experiments.work import Progress, Workplace
+from mae.disk import locked
+from mae.errors import UserError
 from mae.memory import keep_freed_memory
 
 
-class JobFailed(RuntimeError):
+class JobFailed(UserError, RuntimeError):
     """A job failed in a worker; the message is its sentence."""
 
 
@@ -46,43 +47,12 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def machine_of(out: Path, device: str, scale: str) -> Machine:
-    """Where a scale's jobs run. Small models gain nothing from a second thread: they get one, and run side by side."""
-    return Machine(out, device_of(device), threads=1 if scale in ("smoke", "desk") else 0)
+def workplace(out: Path, device: str, scale: str) -> Workplace:
+    """Where a scale's jobs run."""
+    return Workplace(out, device_of(device), threads_for(scale))
 
 
-def workers_for(jobs: Sequence[Job], machine: Machine) -> int:
-    """How many processes share the jobs when nobody says: one a core where a job takes one thread, else one."""
-    if machine.device.type != "cpu" or machine.threads == 0:
-        return 1
-    last = {job.fingerprint for job in jobs} - {job.needs for job in jobs}  # so many can run at the same time
-    return max(1, min((os.cpu_count() or 1) // machine.threads, len(last)))
-
-
-def preflight(jobs: Sequence[Job], machine: Machine) -> None:
-    """Everything that can be refused before training: values, room on the disk, damaged checkpoints."""
-    check(jobs)
-    if not jobs:
-        return
-    # two checkpoints of weights and two moments at the worst moment, and the weights that each leaves
-    sizes = {job.fingerprint: parameter_bytes(job.spec) for job in jobs if job.leaves_weights}
-    need = 6 * max(sizes.values(), default=0) + sum(sizes.values()) + (32 << 20)
-    free = shutil.disk_usage(machine.out).free
-    if free < need:
-        raise SpecError(
-            f"the disk of {machine.out} has {free / 1e6:.0f} MB free and these runs need {need / 1e6:.0f} MB; "
-            f"free some space or choose another out=PATH"
-        )
-    try:
-        for job in jobs:
-            machine.checkpoints(job).load(torch.device("cpu"))
-        for needed in {job.needs for job in jobs if job.needs and job.needs not in sizes}:
-            machine.weights(needed).load(torch.device("cpu"))
-    except CheckpointError as error:
-        raise SpecError(str(error)) from error
-
-
-def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, workers: int = 1, again: bool = False) -> None:
+def execute(jobs: Sequence[Job], tracker: Tracker, place: Workplace, workers: int = 1, again: bool = False) -> None:
     """Run ``jobs`` with one progress bar over all of them, in ``workers`` processes side by side.
 
     Each worker takes the first job that nobody holds and that has the weights it needs. ``again`` runs finished ones.
@@ -102,9 +72,9 @@ def execute(jobs: Sequence[Job], tracker: Tracker, machine: Machine, workers: in
 
         display = Display(begin, progress, lambda job: progress(job.flops, ""))
         if workers <= 1:
-            _work(jobs, tracker, machine, since, display)
+            _work(jobs, tracker, place, since, display)
         else:
-            _share(critical_first(jobs), tracker, machine, since, workers, display)
+            _share(critical_first(jobs), tracker, place, since, workers, display)
 
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} done, {remaining} left{postfix}"
@@ -132,46 +102,46 @@ def critical_first(jobs: Sequence[Job]) -> list[Job]:
     return sorted(jobs, key=lambda job: -path[job.fingerprint])
 
 
-def _work(jobs: Sequence[Job], tracker: Tracker, machine: Machine, since: float, display: Display) -> None:
+def _work(jobs: Sequence[Job], tracker: Tracker, place: Workplace, since: float, display: Display) -> None:
     """Do every job that is free, again and again until none is left; another process does the ones it holds."""
-    if machine.device.type == "cpu":
+    if place.device.type == "cpu":
         keep_freed_memory()
-        if machine.threads:
-            torch.set_num_threads(machine.threads)
+        if place.threads:
+            torch.set_num_threads(place.threads)
     left = list(jobs)
     while left:
         waiting: list[Job] = []
         for job in left:
             held = job.needs in {other.fingerprint for other in waiting}
-            if held or not _take(job, tracker, machine, since, display):
+            if held or not _take(job, tracker, place, since, display):
                 waiting.append(job)
         if len(waiting) == len(left):
             time.sleep(0.5)
         left = waiting
 
 
-def _take(job: Job, tracker: Tracker, machine: Machine, since: float, display: Display) -> bool:
+def _take(job: Job, tracker: Tracker, place: Workplace, since: float, display: Display) -> bool:
     """Do one job unless another process holds it or has done it; False if it is held."""
-    with locked(machine.out / "locks" / job.fingerprint, wait=False) as mine:
+    with locked(place.out / "locks" / job.fingerprint, wait=False) as mine:
         if not mine:
             return False
         done = next(tracker.runs(f"tags.fingerprint = '{job.fingerprint}' and attributes.status = 'FINISHED'"), None)
         stale = done is None or (done.info.end_time or 0) < since * 1000
-        if stale or (job.leaves_weights and not machine.weights(job.fingerprint).index.exists()):
+        if stale or (job.leaves_weights and not place.weights(job.fingerprint).index.exists()):
             display.begin(job)
-            work.run_job(job, tracker, machine, display.progress)
+            work.run_job(job, tracker, place, display.progress)
         else:
             display.skip(job)
     return True
 
 
 def _share(
-    jobs: Sequence[Job], tracker: Tracker, machine: Machine, since: float, workers: int, display: Display
+    jobs: Sequence[Job], tracker: Tracker, place: Workplace, since: float, workers: int, display: Display
 ) -> None:
     """Let ``workers`` processes do the jobs between them and show how far they are."""
     context = multiprocessing.get_context("spawn")
     events: Queue[tuple[str, Any, Any]] = context.Queue()
-    arguments = (jobs, tracker.uri, machine, since, os.getpid(), events)
+    arguments = (jobs, tracker.uri, place, since, os.getpid(), events)
     # no daemons: those may not have processes of their own, which write and decode data
     processes = [context.Process(target=_worker, args=arguments) for _ in range(workers)]
     for process in processes:
@@ -208,7 +178,7 @@ def _share(
 
 
 def _worker(
-    jobs: Sequence[Job], uri: str, machine: Machine, since: float, parent: int, events: Queue[tuple[str, Any, Any]]
+    jobs: Sequence[Job], uri: str, place: Workplace, since: float, parent: int, events: Queue[tuple[str, Any, Any]]
 ) -> None:
     """Body of a worker process. It ends with its parent, however that ends."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -219,18 +189,14 @@ def _worker(
         skip=lambda job: events.put(("skip", places[job.fingerprint], None)),
     )
     try:
-        _work(jobs, Tracker(uri, machine.out), machine, since, display)
+        _work(jobs, Tracker(uri, place.out), place, since, display)
     except KeyboardInterrupt:
         return
     except Exception as error:
-        words = str(error) if type(error).__name__ in _IN_WORDS else traceback.format_exc()
+        words = traceback.format_exc() if status_of(error) is None else str(error)
         events.put(("failed", words, None))
         return
     events.put(("done", None, None))
-
-
-#: Errors whose message is a sentence for the user; anything else is a defect and keeps its traceback.
-_IN_WORDS = ("SpecError", "DataError", "TrackingError", "CheckpointError", "NotFinite", "OSError")
 
 
 def _end_with(parent: int) -> None:

@@ -9,18 +9,19 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.spec import Spec
+from experiments.spec import Data
+from mae.disk import replacing
 
 GAP, CAPTION, TILE, FRAMES = 4, 16, 96, 4
 
 
-def save_pictures(pictures: dict[str, Tensor], spec: Spec, path: Path) -> Path:
+def save_pictures(pictures: dict[str, Tensor], data: Data, note: str, path: Path) -> Path:
     """One row a clip (up to ``FRAMES`` of its frames), one captioned column each of ``pictures: (B, C, T, H, W)``.
 
-    The caption of a picture made from a patch-normalised prediction says whose statistics un-normalise it.
+    A ``note`` on the pictures of predictions, such as whose statistics un-normalise them, stands below.
     """
-    mean = torch.tensor(spec["data"]["mean"]).view(1, -1, 1, 1)
-    std = torch.tensor(spec["data"]["std"]).view(1, -1, 1, 1)
+    mean = torch.tensor(data.mean).view(1, -1, 1, 1)
+    std = torch.tensor(data.std).view(1, -1, 1, 1)
     columns = []
     for clips in pictures.values():
         length = clips.shape[2]
@@ -40,17 +41,15 @@ def save_pictures(pictures: dict[str, Tensor], spec: Spec, path: Path) -> Path:
     draw = ImageDraw.Draw(sheet)
     for x, (name, column) in enumerate(zip(pictures, columns, strict=True)):
         left = sum(widths[:x]) + x * GAP
-        normalised = "Normalised" in spec["target"]["_target_"] and name in ("reconstruction", "pasted")
-        draw.text((left, 1), f"{name}*" if normalised else name, fill="black")
+        noted = note and name in ("reconstruction", "pasted")
+        draw.text((left, 1), f"{name}*" if noted else name, fill="black")
         for y, frame in enumerate(column):
             sheet.paste(Image.fromarray(frame.numpy()), (left, CAPTION + y * (height + GAP)))
-    if "Normalised" in spec["target"]["_target_"]:
-        note = Image.new("RGB", (sheet.width, sheet.height + CAPTION), "white")
-        note.paste(sheet)
-        ImageDraw.Draw(note).text((0, sheet.height + 1), "* mean and std of the visible patches", fill="black")
-        sheet = note
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    sheet.save(part, format="PNG")
-    part.replace(path)
+    if note:
+        below = Image.new("RGB", (sheet.width, sheet.height + CAPTION), "white")
+        below.paste(sheet)
+        ImageDraw.Draw(below).text((0, sheet.height + 1), f"* {note}", fill="black")
+        sheet = below
+    with replacing(path) as draft:
+        sheet.save(draft, format="PNG")
     return path

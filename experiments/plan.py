@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from math import prod
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from experiments.spec import Ablation, Row, Spec, SpecError, at_scale, fingerprint, origin_of, spec_of
-from mae import NUMERICS
-from mae.data.files.listing import listing_digest
-from mae.flops import classify_flops, predicted_values, pretrain_flops, visible
+from experiments.ablation import Ablation, Row, SpecError, at_scale, exists, table_name
+from experiments.compose import PATHS, flatten
+from experiments.remember import fingerprint, kept
+from experiments.spec import PRETRAIN, SUPERVISED, Spec, origin_of, spec_of
 
-PRETRAIN = "pretrain"
-SUPERVISED = "supervised"
-#: The stage of an origin that is no training of this project but a file of weights.
-FILE = "file"
+if TYPE_CHECKING:
+    from experiments.stages.stage import Stage
 
-#: The sections of a spec that a pre-training reads; everything else can change without training again.
-PRETRAIN_SECTIONS = ("model", "data", "mask", "target", "objective", "augment", "pretrain", "seed", "precision")
-#: Those that only the specs of clips have.
-CLIP_SECTIONS = ("target_frames",)
+
+#: Where seeds are added until claims are decided, these are looked at after 2, 3, ... and at last after 10 seeds.
+FIRST_LOOK, MOST_SEEDS = 2, 10
 
 
 @dataclass(frozen=True)
@@ -40,23 +34,46 @@ class Cell:
     shown: bool = True
 
 
-@dataclass
-class Job:
-    """One training. ``needs`` is the fingerprint of the training whose weights it starts from, None for none.
+@dataclass(frozen=True)
+class Facts:
+    """What a plan knows of a training before it runs: its name, what it starts from, what it costs.
 
-    ``flops`` are those of all it does, ``sample_flops`` those of one training sample (0 where the encoder does not
-    take part in the steps). ``reported`` is False for a training that only serves others: no column of the table is
-    its own.
+    ``needs`` is the fingerprint of the training whose weights it starts from, None for none. ``flops`` are those of all
+    it does, ``sample_flops`` those of one training sample, ``weights`` the bytes that its parameters take.
     """
 
-    stage: str
     fingerprint: str
-    spec: Spec
     needs: str | None
     flops: float
-    sample_flops: float = 0.0
+    sample_flops: float
+    steps: int
+    weights: int
+
+
+@dataclass
+class Job:
+    """One training of a plan. ``reported`` is False for one that only serves others: no column is its own."""
+
+    spec: Spec
+    stage: str
+    facts: Facts
     reported: bool = True
     cells: list[Cell] = field(default_factory=list)
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of the training."""
+        return self.facts.fingerprint
+
+    @property
+    def needs(self) -> str | None:
+        """The name of the training whose weights it starts from."""
+        return self.facts.needs
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all that it does."""
+        return self.facts.flops
 
     @property
     def name(self) -> str:
@@ -74,99 +91,119 @@ class Job:
         """The cells whose tables report on it."""
         return [cell for cell in self.cells if cell.shown]
 
+    def made(self) -> Stage:
+        """The stage as an object that can check and run itself."""
+        from experiments.stages.evaluation import (
+            stage_of,  # it loads torch, which a plan that is known already does not need
+        )
 
-def data_section(stage: str) -> str:
-    """The section of a spec that names the data of a stage."""
-    return "data" if stage == PRETRAIN else "evaluate_data"
-
-
-def exists(row: Row, scale: str) -> bool:
-    """Whether a row is to be had at ``scale``: one whose overrides name scales is not to be had at any other."""
-    return "all" in row.set or scale in row.set
+        return stage_of(self.spec, self.stage)
 
 
-def portable(value: Any) -> Any:
-    """``value`` with the content of what its local paths name in the place of the paths: no machine in an identity.
-
-    A ``root`` is a data set, a ``path`` a file. DataError when there is no such data set.
-    """
-    if isinstance(value, list):
-        return [portable(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    clips = str(value.get("_target_", "")).startswith("mae.data.clips.sets.")
-    content = {"root": _clips if clips else _listing, "path": _file}
-    named = {key: content[key](item) for key, item in value.items() if key in content and item is not None}
-    return {key: portable(item) for key, item in value.items()} | named
+def facts_of(spec: Spec, stage: str) -> Facts:
+    """The facts of a stage; an earlier command's are taken where nothing on this disk can change them."""
+    tree = {key: value for key, value in spec.tree.items() if key != "evaluate"}
+    tree["evaluate"] = spec.tree["evaluate"].get(stage)
+    text = json.dumps([stage, tree], sort_keys=True)
+    return Facts(**kept(fingerprint({"facts": text}), lambda: _facts(spec, stage), keep=not local(spec)))
 
 
-@lru_cache
-def _listing(root: str) -> str:
-    return listing_digest(root)
+def local(spec: Spec) -> bool:
+    """Whether a spec names files or classes of this machine, which may change between two commands."""
+    return spec.own is not None or any(
+        value and key.rpartition(".")[2] in PATHS for key, value in flatten(spec.tree).items()
+    )
 
 
-@lru_cache
-def _clips(root: str) -> str:
-    """A digest of the names and sizes of the clips under a folder, and of the content of the lists among them."""
-    from mae.data.clips.lists import clip_catalogue
+def _facts(spec: Spec, stage: str) -> dict[str, object]:
+    from experiments.stages.evaluation import Evaluation, stage_of
+    from experiments.stages.stage import Stage
 
-    lists = sorted(path for path in Path(root).rglob("*") if path.suffix in (".txt", ".csv", ".json"))
-    named = {path.relative_to(root).as_posix(): _file(str(path)) for path in lists}
-    return fingerprint({"clips": listing_digest(clip_catalogue(root)), "lists": named})
-
-
-@lru_cache
-def _file(path: str) -> str:
-    """A digest of a file's bytes; the name of one that is not there, which is refused when it is asked for."""
-    if not Path(path).is_file():
-        return path
-    with open(path, "rb") as file:
-        digest = hashlib.blake2b(digest_size=8)
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+    made = stage_of(spec, stage)
+    try:
+        made.check()
+        start = made.origin() if isinstance(made, Evaluation) else None
+        return {
+            "fingerprint": made.fingerprint(),
+            "needs": start.fingerprint() if isinstance(start, Stage) else None,
+            "flops": made.flops(),
+            "sample_flops": made.sample_flops(),
+            "steps": made.steps(),
+            "weights": made.parameter_bytes(),
+        }
+    except (ValueError, TypeError) as error:
+        raise SpecError(str(error)) from error
 
 
-def table_name(ablation: str, variant: str) -> str:
-    """The key of a table: the ablation, and the user's overrides if any."""
-    return f"{ablation}--{variant}" if variant else ablation
-
-
-def variant_of(overrides: Iterable[str]) -> str:
+def variant(overrides: Iterable[str]) -> str:
     """A short name for the user's own overrides, empty for none; part of the names of table files."""
-    kept = sorted(overrides)
-    text = "+".join(override.replace("/", "-") for override in kept)
+    sorted_overrides = sorted(overrides)
+    text = "+".join(override.replace("/", "-") for override in sorted_overrides)
     safe = "".join(c if c.isalnum() or c in "=.+-_," else "_" for c in text)
-    return safe if len(safe) <= 80 else f"{safe[:63]}-{fingerprint({'overrides': kept})}"
+    return safe if len(safe) <= 80 else f"{safe[:63]}-{fingerprint({'overrides': sorted_overrides})}"
 
 
 def plan(
-    ablations: Sequence[Ablation], scale: str, seeds: int, overrides: Sequence[str] = (), rows: Sequence[str] = ()
+    ablations: Sequence[Ablation],
+    scale: str,
+    seeds: int | Sequence[int],
+    overrides: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    precision: str = "fp32",
+    distinct: bool = True,
 ) -> list[Job]:
-    """Every training that ``ablations`` need at ``scale`` for seeds 0 .. ``seeds - 1``, in the order to run them.
+    """Every training that ``ablations`` need at ``scale`` for ``seeds``, in the order to run them.
 
-    Jobs come row by row, each after the one whose weights it starts from. A training shared by rows, columns or
-    tables appears once.
+    A number N stands for the seeds 0 .. N - 1. Jobs come row by row, each after the one whose weights it starts from. A
+    training shared by rows, columns or tables appears once. ``precision`` is what ``auto`` stands for on the machine
+    that runs them. SpecError if two rows of a table compute the same and they are to be ``distinct``.
     """
-    variant = variant_of(overrides)
+    name = variant(overrides)
     jobs: dict[str, Job] = {}
-    for seed in range(seeds):
+    for seed in range(seeds) if isinstance(seeds, int) else seeds:
         for ablation in ablations:
-            paper = f"arXiv {ablation.paper['arxiv']}, {ablation.paper['where']}"
+            computed: dict[tuple[str, ...], str] = {}
             for row in ablation.rows.values():
                 if (rows and row.label not in rows) or not exists(row, scale):
                     continue
-                taken: dict[str, str] = {}  # the one training of each stage that the table shows in this row
-                for changes, stages in stages_by_changes(ablation, scale).items():
-                    spec = spec_of(ablation, row, scale, seed, overrides, changes)
-                    for job in row_jobs(spec, stages):
-                        own = job.spec is spec and taken.setdefault(job.stage, job.fingerprint) == job.fingerprint
-                        cell = Cell(table_name(ablation.name, variant), row.label, seed, paper, own)
-                        reported = job.reported
-                        job = jobs.setdefault(job.fingerprint, job)
-                        job.reported |= reported
-                        _add(cell, job.cells)
+                try:
+                    found = _row(ablation, row, scale, seed, overrides, precision)
+                except SpecError as error:
+                    raise SpecError(f"{ablation.name} [{row.label}]: {error}") from error
+                trainings = tuple(job.fingerprint for job, _ in found)
+                if distinct and (other := computed.setdefault(trainings, row.label)) != row.label:
+                    raise SpecError(_same(ablation, other, row.label, overrides))
+                for job, shown in found:
+                    published = ablation.paper
+                    paper = f"arXiv {published['arxiv']}, {published['where']}" if "arxiv" in published else ""
+                    cell = Cell(table_name(ablation.name, name), row.label, seed, paper, shown)
+                    known = jobs.setdefault(job.fingerprint, job)
+                    known.reported |= job.reported
+                    _add(cell, known.cells)
     return list(jobs.values())
+
+
+def _row(
+    ablation: Ablation, row: Row, scale: str, seed: int, overrides: Sequence[str], precision: str
+) -> list[tuple[Job, bool]]:
+    """The trainings of a row, and whether its table shows each: of each stage it shows one."""
+    found: list[tuple[Job, bool]] = []
+    taken: dict[str, str] = {}
+    for changes, stages in stages_by_changes(ablation, scale).items():
+        spec = spec_of(ablation, row, scale, seed, overrides, changes, stages)
+        if spec.precision == "auto":
+            spec = spec.but(precision=precision)
+        for job in row_jobs(spec, stages):
+            own = job.spec is spec and taken.setdefault(job.stage, job.fingerprint) == job.fingerprint
+            found.append((job, own))
+    return found
+
+
+def _same(ablation: Ablation, first: str, second: str, overrides: Sequence[str]) -> str:
+    """Why two rows that compute the same are refused, and what to do."""
+    why = f" under {' '.join(overrides)}" if overrides else ""
+    cure = f"choose one of them: row={first!r}" if overrides else "give the second something else to set"
+    return f"{ablation.file.name}: rows {first!r} and {second!r} compute the same{why}; {cure}"
 
 
 def _add(cell: Cell, cells: list[Cell]) -> None:
@@ -190,90 +227,14 @@ def stages_by_changes(ablation: Ablation, scale: str) -> dict[tuple[str, ...], l
 
 def row_jobs(spec: Spec, stages: Sequence[str]) -> list[Job]:
     """The trainings behind one row for one seed: what its stages start from, if any does, and the stages."""
+    jobs: dict[str, Job] = {}
     evaluations = [stage for stage in stages if stage != PRETRAIN]
-    origin = spec["origin"]
-    sections = (*PRETRAIN_SECTIONS, *(key for key in CLIP_SECTIONS if key in spec))
-    own = fingerprint({"numerics": NUMERICS, **{key: portable(spec[key]) for key in sections}})
-    jobs: list[Job] = []
-    start: Any = None  # what an evaluation of pre-trained weights starts from, as it stands in its identity
-    if any(spec["evaluate"][stage]["init"] == "pretrained" for stage in evaluations):
-        start = portable({"path": origin["path"]}) if origin["stage"] == FILE else own
-        if (other := origin_of(spec)) is not None:
-            jobs = [replace(job, reported=False) for job in row_jobs(other, [origin["stage"]])]
-            start = jobs[-1].fingerprint
-    if PRETRAIN in stages or start == own:
-        a_sample = _pretrain_flops(spec)
-        flops = a_sample * _samples_seen(spec["pretrain"], spec["data"]["samples"]["pretrain"])
-        jobs.append(Job(PRETRAIN, own, spec, None, flops, a_sample, reported=PRETRAIN in stages))
-    for stage in evaluations:
-        source = start if spec["evaluate"][stage]["init"] == "pretrained" else None
-        identity = {
-            "numerics": NUMERICS,
-            "from": source,
-            "stage": stage,
-            "evaluate": spec["evaluate"][stage],
-            "data": portable(spec[data_section(stage)]),
-            **{key: spec[key] for key in ("seed", "precision")},
-        }
-        if source != own:
-            identity["model"] = {key: value for key, value in spec["model"].items() if key != "decoder"}
-        needs = source if isinstance(source, str) else None
-        jobs.append(Job(stage, fingerprint(identity), spec, needs, *_evaluate_flops(spec, stage)))
-    return jobs
-
-
-def _patches(spec: Spec) -> tuple[int, int, int]:
-    """Temporal slots of a clip (a picture has one), patches in each, and values in a patch."""
-    extent = [spec["data"]["frames"], *spec["data"]["input_size"]]
-    slots, rows, columns = (length // part for length, part in zip(extent, spec["model"]["patch"], strict=True))
-    return slots, rows * columns, prod(spec["model"]["patch"]) * spec["data"]["channels"]
-
-
-def _samples_seen(recipe: dict[str, Any], samples: int) -> float:
-    return float(recipe["epochs"] * recipe.get("schedule", 1.0) * samples)
-
-
-def _pretrain_flops(spec: Spec) -> float:
-    """Of one training sample: the backward pass costs twice the forward pass."""
-    slots, plane, patch_dim = _patches(spec)
-    patches, predicted = slots * plane, None
-    try:
-        kept = visible(spec["mask"], slots, plane)
-    except ValueError as error:
-        raise SpecError(str(error)) from error
-    if "target_frames" in spec:
-        patch, channels = spec["model"]["patch"], spec["data"]["channels"]
-        predicted = predicted_values(spec["target_frames"], patches - kept, slots, patch, channels)
-    return 3 * pretrain_flops(spec["model"], patches, kept, patch_dim, predicted)
-
-
-def _evaluate_flops(spec: Spec, stage: str) -> tuple[float, float]:
-    """Of the whole evaluation, and of one training sample (0 where the steps leave the encoder alone).
-
-    A frozen block costs one forward pass a picture or clip; a trained one costs three.
-    """
-    slots, plane, patch_dim = _patches(spec)
-    forward = classify_flops(spec["model"], slots * plane, patch_dim)
-    data, section = spec[data_section(stage)], spec["evaluate"][stage]
-    samples, protocol = data["samples"], section["protocol"]
-    seen, a_sample = forward * samples["train"], 0.0
-    tested = samples["test"] * prod(section.get("views", {}).values())
-    if "recipe" in protocol and not protocol.get("cached"):
-        a_sample = forward * (1 + 2 * _tuned_share(protocol, spec["model"]["encoder"]["depth"]))
-        seen = a_sample * _samples_seen(protocol["recipe"], samples["train"])
-    if "FineTune" in protocol["_target_"]:
-        tested += sum(_shifted(shift, samples["test"]) for shift in data.get("shifts", {}).values())
-    return seen * section.get("repeats", 1) + forward * tested, a_sample
-
-
-def _tuned_share(protocol: dict[str, Any], depth: int) -> float:
-    """The share of the encoder's blocks that a protocol trains."""
-    if "FineTune" not in protocol["_target_"]:
-        return 0.0
-    tuned = protocol.get("tuned_blocks")
-    return 1.0 if tuned is None else tuned / depth
-
-
-def _shifted(shift: dict[str, Any], test: int) -> int:
-    """Pictures of a shifted test set: its own, or all of the test set for each of its changes."""
-    return shift["samples"] if "samples" in shift else len(shift["changes"]) * test
+    starts = [Job(spec, stage, facts_of(spec, stage)) for stage in evaluations]
+    if any(job.needs for job in starts) and (other := origin_of(spec)) is not None:
+        for job in row_jobs(other, [spec.origin.stage]):
+            jobs[job.fingerprint] = replace(job, reported=False)
+    own = any(job.needs and job.needs not in jobs for job in starts)
+    if PRETRAIN in stages or own:
+        pretraining = Job(spec, PRETRAIN, facts_of(spec, PRETRAIN), reported=PRETRAIN in stages)
+        jobs[pretraining.fingerprint] = pretraining
+    return [*jobs.values(), *starts]

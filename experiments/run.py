@@ -2,10 +2,12 @@
 
 Usage: python experiments/run.py ablation=NAME [scale=smoke|desk|gpu|paper] [seeds=N] [plan_only=true] [KEY=VALUE ...]
 
-  ablation      a table by name, several joined by commas, or all
+  ablation      a table by name, several joined by commas, or all; a table of one's own by its file: PATH/my_table.yaml
   scale         smoke: seconds, proves the plumbing; desk: minutes on two cores (default); gpu: hours on one card;
                 paper: the published recipe to the letter
-  seeds         seeds 0 .. N-1 of every row (default: 1); finished ones are not run again
+  seeds         seeds 0 .. N-1 of every row (default: 1); finished ones are not run again; auto: two of every row, then
+                one at a time where it decides a claim, until all claims are decided or the budget is spent
+  budget        how long seeds=auto may go on: 2h, 90min (default: 1h)
   row           only this row; may be given several times
   plan_only     true: say what would be run and how long it would take, and run nothing
   rerun         true: run again what is finished
@@ -25,8 +27,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,83 +37,83 @@ if __name__ == "__main__":
     # as a script, Python looks into this folder first: the packages of the repository are one folder up
     sys.path[0] = str(ROOT)
 
-from experiments.command import (  # noqa: E402
-    Pace,
-    answer,
-    count,
-    flag,
-    folder,
-    make_out,
-    one_of,
-    pace_of,
-    pending,
-    place,
-    read,
-)
-from experiments.plan import PRETRAIN, Cell, Job, plan, table_name, variant_of  # noqa: E402
-from experiments.spec import (  # noqa: E402
+from experiments.ablation import (  # noqa: E402
     SCALES,
     Ablation,
     SpecError,
     ablation_names,
-    kept_specs,
     load_ablation,
     nearest,
+    table_name,
 )
+from experiments.command import answer, make_out, pending, place, spec_keys  # noqa: E402
+from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
+from experiments.options import option, read  # noqa: E402
+from experiments.plan import FIRST_LOOK, MOST_SEEDS, Cell, Job, plan, variant  # noqa: E402
+from experiments.preflight import offer_of, parts_used, preflight, workers_for  # noqa: E402
+from experiments.remember import remembered  # noqa: E402
+from experiments.spec import PRETRAIN  # noqa: E402
+from mae.data.files.content import remember_in  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities import Run
+
+    from experiments.deciding import Deciding
+    from experiments.tracking import Tracker
+
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class Options:
     """What the command line asks for, but for the keys of the spec."""
 
-    ablation: str = ""
-    scale: str = "desk"
-    seeds: int = 1
+    ablation: tuple[str, ...] = ()
+    scale: str = option("desk", choices=SCALES)
+    seeds: str = "1"
+    budget: str = "1h"
     plan_only: bool = False
     rerun: bool = False
-    reuse: str = "runs"
+    reuse: str = option("runs", choices=("runs", "committed"))
     out: Path = ROOT / "outputs"
     report_dir: Path = ROOT / "reports"
     device: str = "auto"
-    workers: int = 0
-    rows: tuple[str, ...] = ()
+    workers: int = option(0, least=1)
+    rows: tuple[str, ...] = option((), key="row")
     overrides: tuple[str, ...] = ()
 
 
 def parse(arguments: Sequence[str]) -> Options:
     """Read KEY=VALUE arguments; SpecError says in one sentence what is wrong and what is near it."""
-    own = set(Options.__dataclass_fields__) - {"rows", "overrides"} | {"row"}
-    given, overrides = read(arguments, own)
-    if "ablation" not in given:
+    options = read(Options, arguments, spec_keys)
+    if not options.ablation:
         raise SpecError(f"say which table: ablation=NAME, one of all, {', '.join(ablation_names())}")
-    return Options(
-        ablation=given["ablation"][-1],
-        scale=one_of("scale", SCALES, given, "desk"),
-        seeds=count("seeds", given, 1),
-        plan_only=flag("plan_only", given),
-        rerun=flag("rerun", given),
-        reuse=one_of("reuse", ["runs", "committed"], given, "runs"),
-        out=folder("out", given, Options.out),
-        report_dir=folder("report_dir", given, Options.report_dir),
-        device=given.get("device", ["auto"])[-1],
-        workers=count("workers", given, 1) if "workers" in given else 0,
-        rows=tuple(given.get("row", [])),
-        overrides=overrides,
-    )
+    if options.seeds != AUTO and (not options.seeds.isdecimal() or int(options.seeds) < 1):
+        raise SpecError(f"seeds={options.seeds}: give a whole number of at least 1, or auto")
+    seconds_of(options.budget)
+    return options
 
 
 def chosen(options: Options) -> list[Ablation]:
     """The ablations asked for; SpecError on an unknown name or a row that none of them has."""
-    names = ablation_names() if options.ablation == "all" else options.ablation.split(",")
+    names = ablation_names() if options.ablation == ("all",) else options.ablation
     ablations = [load_ablation(name) for name in names]
+    for folder in {ablation.options for ablation in ablations if ablation.options}:
+        sys.path.append(str(folder))  # a table of one's own may name classes of modules beside it
     labels = {label for ablation in ablations for label in ablation.rows}
     for row in options.rows:
         if row not in labels:
-            raise SpecError(f"unknown row {row!r} of {options.ablation}: {nearest(row, labels)}")
+            raise SpecError(f"unknown row {row!r} of {', '.join(options.ablation)}: {nearest(row, labels)}")
     return ablations
+
+
+def planned(ablations: Sequence[Ablation], options: Options) -> list[Job]:
+    """The trainings of the tables; SpecError for what can be refused before training."""
+    precision = offer_of(options.device).precision
+    seeds = FIRST_LOOK if options.seeds == AUTO else int(options.seeds)
+    return plan(ablations, options.scale, seeds, options.overrides, options.rows, precision)
 
 
 def describe(jobs: Sequence[Job], todo: Sequence[Job], pace: Pace) -> str:
@@ -135,6 +137,7 @@ def _shared(cells: Sequence[Cell]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command line; return its exit status."""
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(__doc__)
         print(f"Tables: {', '.join(ablation_names())}")
@@ -144,38 +147,96 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: Options) -> int:
     """Plan, run what is missing, and print the tables."""
-    from experiments.tracking import Tracker, measurements, tracking_uri
-
     started = time.monotonic()
     ablations = chosen(options)
     make_out(options.out)
-    with kept_specs(options.out / "cache"):
-        jobs = plan(ablations, options.scale, options.seeds, options.overrides, options.rows)
+    remember_in(options.out / "cache" / "digests")
+    with remembered(options.out / "cache"):
+        return _plan(ablations, options) if options.plan_only else _run(ablations, options, started)
+
+
+def _plan(ablations: Sequence[Ablation], options: Options) -> int:
+    """Say what is left to run and how long it takes, and refuse what a run would refuse."""
+    jobs = planned(ablations, options)
+    finished = finished_runs(options.out)
+    todo = _left(jobs, finished, options)
+    workers = options.workers or workers_for(todo, options.scale, offer_of(options.device))
+    preflight(todo, options.out)
+    print("\n".join([describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo)]))
+    if options.seeds == AUTO:
+        print(deciding(ablations, options).expect(measured(ablations, options), workers, seconds_of(options.budget)))
+    return 0
+
+
+def _run(ablations: Sequence[Ablation], options: Options, started: float) -> int:
+    from experiments.tracking import Tracker, measurements, tracking_uri
+
     tracker = Tracker(tracking_uri(options.out), options.out)
+    ended = ""
+    if options.seeds == AUTO:
+        offer = offer_of(options.device)
+        ended = deciding(ablations, options).decide(
+            measured=lambda: measured(ablations, options),
+            run=lambda jobs: _do(jobs, tracker, options),
+            workers=options.workers or workers_for(planned(ablations, options), options.scale, offer),
+            budget=seconds_of(options.budget),
+        )
+    else:
+        _do(planned(ablations, options), tracker, options)
+    local = measurements(tracker.uri, [ablation.name for ablation in ablations])
+    show(ablations, options, local, time.monotonic() - started)
+    if ended:
+        print(ended)
+    return 0
+
+
+def _do(jobs: Sequence[Job], tracker: Tracker, options: Options) -> None:
+    """Do those of the jobs that are not done yet."""
     finished = tracker.finished()
     place(jobs, finished, tracker)
-    done = set() if options.rerun else set(finished)
-    if options.reuse == "committed":
-        done |= committed()
-    todo = pending(jobs, done, options.out)
-    if options.plan_only and not todo:
-        print(describe(jobs, todo, Pace({}, 1.0)))
-    if todo:
-        from experiments.assemble import parts_used
-        from experiments.execute import execute, machine_of, preflight, workers_for
+    if todo := _left(jobs, finished, options):
+        from experiments.execute import execute, workplace
 
-        machine = machine_of(options.out, options.device, options.scale)
-        workers = options.workers or workers_for(todo, machine)
-        print(describe(jobs, todo, pace_of(finished, options.scale, workers)), flush=True)
-        preflight(todo, machine)
-        for line in parts_used(todo):
-            print(line)
-        if not options.plan_only:
-            execute(todo, tracker, machine, workers, again=options.rerun)
-    if not options.plan_only:
-        local = measurements(tracker.uri, [ablation.name for ablation in ablations])
-        show(ablations, options, local, time.monotonic() - started)
-    return 0
+        workers = options.workers or workers_for(todo, options.scale, offer_of(options.device))
+        preflight(todo, options.out)
+        print(describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo), sep="\n", flush=True)
+        here = workplace(options.out, options.device, options.scale)
+        if options.seeds == AUTO:
+            here = replace(here, planned_seeds=MOST_SEEDS)
+        execute(todo, tracker, here, workers, again=options.rerun)
+
+
+def deciding(ablations: Sequence[Ablation], options: Options) -> Deciding:
+    """The claims of the tables, to be decided."""
+    from experiments.deciding import Deciding
+
+    precision = offer_of(options.device).precision
+    return Deciding(ablations, options.scale, options.overrides, options.rows, precision)
+
+
+def measured(ablations: Sequence[Ablation], options: Options) -> pd.DataFrame:
+    """What counts as measured: the runs here, and committed results where they are asked for."""
+    from experiments.tracking import measurements, tracking_uri
+    from reports.collect import EVIDENCE, collect, merge, tidy, validate
+
+    local = measurements(tracking_uri(options.out))
+    found = merge(tidy(), tidy() if local.empty else validate(local, "the tracking database"))
+    if options.reuse == "committed":
+        found = collect(EVIDENCE, local)
+    return up_to_date(found, ablations, options)
+
+
+def finished_runs(out: Path) -> dict[str, Run]:
+    """Finished runs by fingerprint; a store that nobody has made yet holds none."""
+    from experiments.tracking import Tracker, stored, tracking_uri
+
+    uri = tracking_uri(out)
+    return Tracker(uri, out).finished() if stored(uri) else {}
+
+
+def _left(jobs: Sequence[Job], finished: Mapping[str, Run], options: Options) -> list[Job]:
+    done = set() if options.rerun else set(finished)
+    return pending(jobs, done | (committed() if options.reuse == "committed" else set()), options.out)
 
 
 def committed() -> set[str]:
@@ -189,14 +250,14 @@ def show(ablations: Sequence[Ablation], options: Options, local: pd.DataFrame, e
     """Print each table and write its files."""
     from reports.build import build
     from reports.collect import EVIDENCE, collect
-    from reports.tables import render_text
+    from reports.render.text import render_text
 
-    variant = variant_of(options.overrides)
+    name = variant(options.overrides)
     merged = up_to_date(collect(EVIDENCE, local), ablations, options)
     for ablation in ablations:
-        print(render_text(ablation, merged, options.scale, variant, elapsed))
-    build([ablation.name for ablation in ablations], merged, options.report_dir, redraw=False)
-    names = ", ".join(table_name(ablation.name, variant) for ablation in ablations)
+        print(render_text(ablation, merged, options.scale, name, elapsed))
+    build(ablations, merged, options.report_dir, redraw=False)
+    names = ", ".join(table_name(ablation.name, name) for ablation in ablations)
     print(f"\nwritten: {options.report_dir}/tables and figures ({names}); index: {options.report_dir}/index.html")
     print(f"runs: mlflow ui --backend-store-uri {_uri(options.out)}")
 
@@ -205,10 +266,12 @@ def up_to_date(merged: pd.DataFrame, ablations: Sequence[Ablation], options: Opt
     """``merged`` without what earlier specs measured in these tables, so that no table mixes two versions of a row."""
     if merged.empty:
         return merged
-    seeds = max(options.seeds, int(merged["seed"].max()) + 1)
-    now = {job.fingerprint for job in plan(ablations, options.scale, seeds, options.overrides)}
+    seeds = int(merged["seed"].max()) + 1
+    precision = offer_of(options.device).precision
+    jobs = plan(ablations, options.scale, seeds, options.overrides, precision=precision, distinct=False)
+    now = {job.fingerprint for job in jobs}
     here = merged["ablation"].isin([ablation.name for ablation in ablations]) & (merged["scale"] == options.scale)
-    here &= merged["variant"] == variant_of(options.overrides)
+    here &= merged["variant"] == variant(options.overrides)
     return merged[~here | merged["fingerprint"].isin(now)]
 
 

@@ -32,27 +32,21 @@ if __name__ == "__main__":
     # as a script, Python looks into this folder first: the packages of the repository are one folder up
     sys.path[0] = str(ROOT)
 
-from experiments.command import (  # noqa: E402
-    Pace,
-    answer,
-    count,
-    flag,
-    folder,
-    make_out,
-    one_of,
-    pace_of,
-    pending,
-    place,
-    read,
-)
-from experiments.plan import PRETRAIN, Job, plan, table_name, variant_of  # noqa: E402
-from experiments.space import Search, Space, load_search, search_names, space_of  # noqa: E402
-from experiments.spec import SCALES, SpecError, fingerprint, nearest  # noqa: E402
+from experiments.ablation import SCALES, SpecError, nearest, table_name  # noqa: E402
+from experiments.command import answer, make_out, pending, place, spec_keys  # noqa: E402
+from experiments.cost import Pace, pace_of  # noqa: E402
+from experiments.options import option, read  # noqa: E402
+from experiments.plan import Job, plan, variant  # noqa: E402
+from experiments.preflight import offer_of, parts_used, preflight  # noqa: E402
+from experiments.remember import fingerprint  # noqa: E402
+from experiments.searching.space import Search, Space, load_search, search_names, space_of  # noqa: E402
+from experiments.spec import PRETRAIN  # noqa: E402
+from mae.data.files.content import remember_in  # noqa: E402
 
 if TYPE_CHECKING:
-    from experiments.study import Claim, Result, Study
+    from experiments.searching.study import Result, Study, Turn
     from experiments.tracking import Tracker
-    from experiments.work import Machine
+    from experiments.work import Workplace
 
 
 @dataclass(frozen=True)
@@ -60,9 +54,9 @@ class Options:
     """What the command line asks for, but for the keys of the spec."""
 
     search: str = ""
-    scale: str = "desk"
-    trials: int = 12
-    seeds: int = 1
+    scale: str = option("desk", choices=SCALES)
+    trials: int = option(12, least=1)
+    seeds: int = option(1, least=1)
     plan_only: bool = False
     out: Path = ROOT / "outputs"
     storage: str | None = None
@@ -73,32 +67,22 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Read KEY=VALUE arguments; SpecError says in one sentence what is wrong and what is near it."""
-    given, overrides = read(arguments, set(Options.__dataclass_fields__) - {"overrides"})
-    if "search" not in given:
+    options = read(Options, arguments, spec_keys)
+    if not options.search:
         raise SpecError(f"say which search: search=NAME, one of {', '.join(search_names())}")
-    return Options(
-        search=given["search"][-1],
-        scale=one_of("scale", SCALES, given, Options.scale),
-        trials=count("trials", given, Options.trials),
-        seeds=count("seeds", given, Options.seeds),
-        plan_only=flag("plan_only", given),
-        out=folder("out", given, Options.out),
-        storage=given.get("storage", [None])[-1],
-        report_dir=folder("report_dir", given, Options.report_dir),
-        device=given.get("device", [Options.device])[-1],
-        overrides=overrides,
-    )
+    return options
 
 
 def jobs_of(search: Search, value: float, options: Options) -> list[Job]:
     """The trainings of a trial at ``value``: those of a table with this one row."""
-    return plan([search.table([value])], options.scale, options.seeds, options.overrides)
+    precision = offer_of(options.device).precision
+    return plan([search.table([value])], options.scale, options.seeds, options.overrides, precision=precision)
 
 
 def study_name(search: Search, first: Sequence[Job], options: Options) -> str:
     """A name for a person, and a hash of what is maximised and of what the ``first`` trial computes."""
     identity = {"metric": search.metric, "jobs": [job.fingerprint for job in first]}
-    return f"{table_name(search.name, variant_of(options.overrides))}--{options.scale}--{fingerprint(identity)[:8]}"
+    return f"{table_name(search.name, variant(options.overrides))}--{options.scale}--{fingerprint(identity)[:8]}"
 
 
 @dataclass(frozen=True)
@@ -110,39 +94,39 @@ class Bench:
     space: Space
     study: Study
     tracker: Tracker
-    machine: Machine
+    place: Workplace
 
-    def make(self, claim: Claim) -> str:
+    def make(self, turn: Turn) -> str:
         """Train what the trial lacks and tell the study; return what there is to say about it."""
         from mae.errors import NotFinite
 
-        value = self.space.settle(claim.suggested)
+        value = self.space.settle(turn.suggested)
         try:
-            results = self._measure(claim, value)
+            results = self._measure(turn, value)
         except NotFinite as error:
-            return f"trial {claim.number}: {self.search.parameter.key}={value:g} diverged: " + (
-                self.study.prune(claim, value, f"diverged: {error}").reason
+            return f"trial {turn.number}: {self.search.parameter.key}={value:g} diverged: " + (
+                self.study.prune(turn, value, f"diverged: {error}").reason
             )
-        trial = self.study.complete(claim, value, results)
+        trial = self.study.complete(turn, value, results)
         return (
             f"trial {trial.number}: {self.search.parameter.key}={value:g} gives {self.search.metric} {trial.mean:.2f}"
         )
 
-    def _measure(self, claim: Claim, value: float) -> list[Result]:
+    def _measure(self, turn: Turn, value: float) -> list[Result]:
         """The metric at ``value`` for every seed."""
-        from experiments.execute import execute, preflight
-        from experiments.study import Result
+        from experiments.execute import execute
+        from experiments.searching.study import Result
         from experiments.tracking import results_of
 
         jobs = jobs_of(self.search, value, self.options)
         finished = self.tracker.finished()
         place(jobs, finished, self.tracker)
         if todo := pending(jobs, set(finished), self.options.out):
-            preflight(todo, self.machine)
+            preflight(todo, self.options.out)
             try:
-                execute(todo, self.tracker, self.machine)
+                execute(todo, self.tracker, self.place)
             finally:
-                self._tag(todo, claim)
+                self._tag(todo, turn)
             finished = self.tracker.finished()
         results = []
         for job in jobs:
@@ -153,17 +137,17 @@ class Bench:
                     hint = nearest(self.search.metric, found)
                     raise SpecError(f"search {self.search.name}: {job.stage} has no {self.search.metric!r}: {hint}")
                 value_of_seed = found[self.search.metric]
-                results.append(Result(job.spec["seed"], value_of_seed, job.fingerprint, run.info.run_id))
+                results.append(Result(job.spec.seed, value_of_seed, job.fingerprint, run.info.run_id))
         return results
 
-    def _tag(self, jobs: Sequence[Job], claim: Claim) -> None:
+    def _tag(self, jobs: Sequence[Job], turn: Turn) -> None:
         """Name the study and the trial on the runs that were made for it; the first that asked stays."""
         from experiments.tracking import Record
 
         for job in jobs:
             for run in self.tracker.runs(f"tags.fingerprint = '{job.fingerprint}'"):
                 if "study" not in run.data.tags:
-                    Record(self.tracker, run.info.run_id).tags({"study": self.study.name, "trial": claim.number})
+                    Record(self.tracker, run.info.run_id).tags({"study": self.study.name, "trial": turn.number})
 
 
 def describe(options: Options, search: Search, space: Space, study: Study, first: Sequence[Job], pace: Pace) -> str:
@@ -194,21 +178,21 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: Options) -> int:
     """Open the study, make the trials that are missing, and print and draw all of them."""
     search = load_search(options.search)
+    remember_in(options.out / "cache" / "digests")
     if any(override.partition("=")[0].lstrip("+~") == search.parameter.key for override in options.overrides):
         raise SpecError(f"{search.parameter.key} is what this search varies: leave it out, or run the table's row")
     first = jobs_of(search, search.enqueue[0], options)
     space = space_of(search, first[0].spec, options.scale)
 
-    from experiments.assemble import parts_used
-    from experiments.execute import machine_of, preflight
-    from experiments.study import Study, storage_url
+    from experiments.execute import workplace
+    from experiments.searching.study import Study, storage_url
     from experiments.tracking import Tracker, tracking_uri
 
     make_out(options.out)
-    machine = machine_of(options.out, options.device, options.scale)
+    here = workplace(options.out, options.device, options.scale)
     tracker = Tracker(tracking_uri(options.out), options.out)
     ends = [jobs_of(search, space.settle(end), options) for end in (space.parameter.low, space.parameter.high)]
-    preflight([job for jobs in (first, *ends) for job in jobs], machine)
+    preflight([job for jobs in (first, *ends) for job in jobs], options.out)
     url = storage_url(options.out, options.storage)
     study = Study(study_name(search, first, options), url, options.out, space.parameter, space.enqueue)
     print(describe(options, search, space, study, first, pace_of(tracker.finished(), options.scale)), flush=True)
@@ -216,12 +200,12 @@ def run(options: Options) -> int:
         print(line)
     if options.plan_only:
         return 0
-    bench = Bench(options, search, space, study, tracker, machine)
+    bench = Bench(options, search, space, study, tracker, here)
     while True:
-        with study.claim(options.trials, _waiting) as claim:
-            if claim is None:
+        with study.claim(options.trials, _waiting) as turn:
+            if turn is None:
                 break
-            print(bench.make(claim), flush=True)
+            print(bench.make(turn), flush=True)
     show(bench)
     return 0
 
@@ -234,9 +218,9 @@ def show(bench: Bench) -> None:
     """Print the trials and write their table and figure."""
     from reports.trials import write_trials
 
-    options, variant = bench.options, variant_of(bench.options.overrides)
+    options, name = bench.options, variant(bench.options.overrides)
     trials = bench.study.trials()
-    text, written = write_trials(bench.search, trials, bench.space, options.scale, variant, options.report_dir)
+    text, written = write_trials(bench.search, trials, bench.space, options.scale, name, options.report_dir)
     print(f"\n{text}\n\nwritten: {', '.join(str(path) for path in written)}")
     print(f"runs: mlflow ui --backend-store-uri {bench.tracker.uri}")
 

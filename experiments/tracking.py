@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from mae.disk import locked
+from mae.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +44,10 @@ def tables_of(tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class TrackingError(RuntimeError):
+class TrackingError(UserError, RuntimeError):
     """The tracking store cannot be used; the message says why and what to do."""
+
+    status = 2
 
 
 def tracking_uri(out: Path) -> str:
@@ -52,21 +55,14 @@ def tracking_uri(out: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve() / 'mlflow.db'}"
 
 
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on ``path`` between processes; with ``wait=False`` yields False when another has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True  # closing the file lets go of the lock, as does the end of the process, however it ends
-
-
 def _database(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def stored(uri: str) -> bool:
+    """Whether there is a store at ``uri``; of a server it is taken for granted."""
+    path = _database(uri)
+    return path is None or path.exists()
 
 
 def check_database(uri: str) -> None:

@@ -23,36 +23,36 @@ from mae.masking import Mask, Strategy
 
 
 class FrameSelection(Protocol):
-    """The frames that are sampled, those among them that are seen, and those that are predicted."""
+    """It chooses the frames that are sampled, those among them that are seen, and those that are predicted."""
 
     def sampling(self, sampling: Sampling) -> Sampling:
-        """How clips must be sampled when the encoder is to see the frames of ``sampling``."""
+        """Say how clips must be sampled when the encoder is to see the frames of ``sampling``."""
         ...
 
     def seen(self, clips: Tensor) -> Tensor:
-        """What the encoder sees of sampled ``clips: (B, C, T', H, W)``: ``(B, C, T, H, W)``."""
+        """Return what the encoder sees of sampled ``clips: (B, C, T', H, W)``, as ``(B, C, T, H, W)``."""
         ...
 
     def target(self, clips: Tensor) -> Tensor:
-        """What is predicted of sampled ``clips: (B, C, T', H, W)``, as clips that ``target_grid`` cuts."""
+        """Return what is predicted of sampled ``clips: (B, C, T', H, W)``, as clips that ``target_grid`` cuts."""
         ...
 
     def target_grid(self, grid: Grid) -> Grid:
-        """The grid of the target."""
+        """Return the grid that cuts the target."""
         ...
 
     def predicted(self, mask: Mask, grid: Grid) -> tuple[slice, Mask]:
-        """Which of ``mask.drop`` the decoder predicts, and the same as a mask of the target's grid."""
+        """Say which of ``mask.drop`` is predicted, and give the same as a mask of the target's grid."""
         ...
 
     def check(self, strategy: Strategy, grid: Grid) -> None:
-        """ValueError if what these masks drop cannot be predicted so."""
+        """Raise ValueError if what these masks drop cannot be predicted so."""
         ...
 
 
 @dataclass(frozen=True)
 class SameFrames:
-    """What is seen is predicted: T x tau -> T x tau, the default; images too."""
+    """What is seen is predicted: T x tau -> T x tau. This is the default, and serves images, too."""
 
     def sampling(self, sampling: Sampling) -> Sampling:
         return sampling
@@ -71,6 +71,9 @@ class SameFrames:
 
     def check(self, strategy: Strategy, grid: Grid) -> None:
         pass
+
+
+SAME_FRAMES = SameFrames()
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class TwiceTheFrames:
     """
 
     def sampling(self, sampling: Sampling) -> Sampling:
-        """ValueError unless ``sampling`` is dense with an even stride: there must be frames between."""
+        """Raise ValueError unless ``sampling`` is dense with an even stride: there must be frames between."""
         if not isinstance(sampling, Dense) or sampling.stride % 2:
             raise ValueError(
                 f"to predict twice the frames at half the stride, sample densely with an even stride, not {sampling}"

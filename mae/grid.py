@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """A clip cut into ``t * h * w`` cubes of ``patch = (pt, ph, pw)`` pixels with ``channels`` channels.
+    """It cuts a clip into ``t * h * w`` cubes of ``patch = (pt, ph, pw)`` pixels with ``channels`` channels.
 
     An image is the case ``t = pt = 1``. Tokens are numbered frame by frame, row by row.
     """
@@ -44,7 +44,7 @@ class Grid:
         return pt * ph * pw * self.channels
 
     def patchify(self, clips: Tensor) -> Tensor:
-        """``clips: (B, C, T, H, W)`` or images ``(B, C, H, W)`` to patches ``(B, N, pt * ph * pw * C)``."""
+        """Cut ``clips: (B, C, T, H, W)`` or images ``(B, C, H, W)`` to patches ``(B, N, pt * ph * pw * C)``."""
         if clips.ndim == 4:
             clips = clips.unsqueeze(2)
         pt, ph, pw = self.patch
@@ -56,7 +56,7 @@ class Grid:
         return cubes.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(-1, self.num_patches, self.patch_dim)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
-        """The inverse of ``patchify``: ``(B, N, pt * ph * pw * C)`` to clips ``(B, C, T, H, W)``."""
+        """Invert ``patchify``: put ``(B, N, pt * ph * pw * C)`` together to clips ``(B, C, T, H, W)``."""
         pt, ph, pw = self.patch
         cubes = patches.reshape(-1, self.t, self.h, self.w, pt, ph, pw, self.channels)
         clips = cubes.permute(0, 7, 1, 4, 2, 5, 3, 6)
@@ -64,15 +64,15 @@ class Grid:
 
 
 def _angles(positions: Tensor, frequencies: int) -> Tensor:
-    """Position times frequency, ``(n, frequencies)`` float64, frequencies 10000^(-i / frequencies)."""
+    """Multiply positions by the frequencies 10000^(-i / frequencies): ``(n, frequencies)`` float64."""
     omega = 10000.0 ** (-torch.arange(frequencies, dtype=torch.float64) / frequencies)
     return positions.to(torch.float64)[:, None] * omega
 
 
 def sincos_2d(grid: Grid, width: int) -> Tensor:
-    """MAE's fixed positions ``(N, width)`` float32: half the channels encode the column, half the row.
+    """Return MAE's fixed positions ``(N, width)`` float32: half the channels encode the column, half the row.
 
-    Source: MAE appendix A.1 (2-D sine-cosine); each half is all sines, then all cosines, as released.
+    They follow MAE's appendix A.1. Each half begins with all its sines and ends with all its cosines, as released.
     """
     if grid.t != 1:
         raise ValueError("2-D positions serve images (t = 1); clips take positions=sincos_1d")
@@ -84,9 +84,9 @@ def sincos_2d(grid: Grid, width: int) -> Tensor:
 
 
 def sincos_1d(grid: Grid, width: int) -> Tensor:
-    """VideoMAE's fixed positions ``(N, width)`` float32: one sinusoid over all tokens of the clip.
+    """Return VideoMAE's fixed positions ``(N, width)`` float32: one sinusoid runs over all tokens of the clip.
 
-    Source: VideoMAE appendix 6 as released: sines on even channels, cosines on odd ones.
+    They follow VideoMAE's appendix 6 as released: even channels hold sines, odd ones cosines.
     """
     if width % 2:
         raise ValueError(f"sine-cosine positions need an even width, not {width}")

@@ -9,13 +9,15 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from mae.flops import num_keep
 from mae.grid import Grid
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Which patches an encoder sees: ascending ids ``keep: (B, K)`` and ``drop: (B, M)`` int64, a partition."""
+    """It says which patches an encoder sees: ascending ids ``keep`` and ``drop`` partition the grid.
+
+    They are ``(B, K)`` and ``(B, M)`` int64.
+    """
 
     keep: Tensor
     drop: Tensor
@@ -27,32 +29,53 @@ class Mask:
         return cls(order[:, :num_keep].sort(dim=1).values, order[:, num_keep:].sort(dim=1).values)
 
     def dropped(self) -> Tensor:
-        """``(B, N)`` bool, True where a patch is dropped."""
+        """Return flags ``(B, N)`` bool, which are True where a patch is dropped."""
         batch, num_drop = self.drop.shape
         flags = torch.zeros(batch, self.keep.shape[1] + num_drop, dtype=torch.bool, device=self.drop.device)
         return flags.scatter_(1, self.drop, True)
 
 
 def take(tokens: Tensor, ids: Tensor) -> Tensor:
-    """Rows ``ids: (B, K)`` of ``tokens: (B, N, D)`` as ``(B, K, D)``."""
+    """Take the rows ``ids: (B, K)`` of ``tokens: (B, N, D)`` as ``(B, K, D)``."""
     return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+def num_keep(n: int, ratio: float, rounding: str) -> int:
+    """Count how many of ``n`` patches stay visible at a masking ``ratio`` in (0, 1).
+
+    ``rounding`` names the paper's rule: ``mae`` keeps ``int(n (1 - r))``, ``videomae`` drops ``int(r n)``.
+    ValueError if the ratio is outside (0, 1), or if nothing would be kept or dropped.
+    """
+    if not 0 < ratio < 1:
+        raise ValueError(f"masking ratio {ratio} is outside (0, 1)")
+    rules = {"mae": int(n * (1 - ratio)), "videomae": n - int(ratio * n)}
+    if rounding not in rules:
+        raise ValueError(f"unknown rounding {rounding!r}; choose one of {', '.join(rules)}")
+    if not 0 < rules[rounding] < n:
+        raise ValueError(
+            f"masking ratio {ratio} of {n} patches would keep {rules[rounding]}; keep at least 1, drop at least 1"
+        )
+    return rules[rounding]
+
+
 class Strategy(Protocol):
-    """A way to draw masks. Its fields are its hyper-parameters, its repr is the row's label."""
+    """A strategy draws masks. Its fields are its hyper-parameters, its repr is the row's label.
+
+    It alone says how many patches stay visible; whether it has a ratio, and what it is a ratio of, is its own affair.
+    """
 
     def __call__(self, batch: int, grid: Grid, generator: Generator) -> Mask:
-        """One mask per item, drawn from ``generator`` on the generator's device."""
+        """Draw one mask for each item from ``generator``, on the generator's device."""
         ...
 
     def visible(self, grid: Grid) -> int:
-        """How many patches of ``grid`` stay visible."""
+        """Say how many patches of ``grid`` stay visible in each mask; ValueError if this grid cannot be masked so."""
         ...
 
 
 @dataclass(frozen=True)
 class Random:
-    """Uniform sampling without replacement (MAE Sec. 3)."""
+    """Patches are sampled uniformly and without replacement (MAE Sec. 3)."""
 
     ratio: float = 0.75
     rounding: str = "mae"
@@ -76,7 +99,7 @@ class BlockWise:
     Areas are uniform from ``min_share`` of the grid (16 of 14 x 14 patches, as published) to what is still missing,
     height / width log-uniform from ``min_aspect`` to its inverse as far as the rectangle fits the picture. The count
     is exact: the last rectangle is cut by a straight edge in a random direction. Where ``RECTANGLES`` do not suffice,
-    one as large as the picture is the last. Images only.
+    one as large as the picture is the last. It masks images only.
     """
 
     ratio: float = 0.75
@@ -133,7 +156,7 @@ class BlockWise:
 
 @dataclass(frozen=True)
 class GridWise:
-    """Keep the upper left of every 2 x 2 patches (MAE Fig. 6, right). Images only.
+    """Keep the upper left of every 2 x 2 patches (MAE Fig. 6, right). It masks images only.
 
     Nothing is random: the paper keeps patches "regularly". The ratio is thus 0.75, and the field is there to say so.
     """
@@ -165,7 +188,7 @@ class GridWise:
 
 @dataclass(frozen=True)
 class Tube:
-    """One random mask of the picture plane, repeated over all temporal slots (VideoMAE Sec. 3.3)."""
+    """One random mask of the picture plane is repeated over all temporal slots (VideoMAE Sec. 3.3)."""
 
     ratio: float = 0.9
     rounding: str = "videomae"

@@ -1,8 +1,7 @@
-"""The masked autoencoder: encode what is visible, decode everything, compare what was dropped."""
+"""The vision transformer of both papers: patches become tokens, blocks of attention encode the visible ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,10 +9,9 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mae.frames import FrameSelection, SameFrames
+from mae.flops import attention_flops, linear_flops
 from mae.grid import POSITIONS, Grid
 from mae.masking import Mask, take
-from mae.targets import Target, loss_for
 
 #: On a CPU in fp32, matmul-softmax-matmul beats the fused kernel up to about this many tokens, its backward above all:
 #: with AVX2, and with AVX-512. In bf16 it always does (2 to 9 times from 37 to 288 tokens, 1.4 times at 1568).
@@ -22,12 +20,10 @@ PLAIN_ATTENTION_TOKENS_ELSEWHERE = 256
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
-SAME_FRAMES = SameFrames()
-
 
 @dataclass(frozen=True)
 class Transformer:
-    """Shape of a stack of pre-norm blocks: channels, number of blocks, attention heads."""
+    """It says how wide and how deep a stack of pre-norm blocks is, and how many attention heads each has."""
 
     width: int
     depth: int
@@ -41,15 +37,25 @@ class Transformer:
             )
 
     def blocks(self) -> nn.ModuleList:
-        """The stack, freshly made."""
+        """Make the stack afresh."""
         return nn.ModuleList(
             Block(self.width, self.heads, self.mlp_ratio, qkv_bias=True, norm_layer=LayerNorm)
             for _ in range(self.depth)
         )
 
+    def flops(self, tokens: int) -> float:
+        """Count the forward pass of the stack over one sequence of ``tokens``."""
+        projections = linear_flops(tokens, self.width, 4 * self.width)  # queries, keys, values, and the output
+        attention = attention_flops(tokens, tokens, self.width)
+        return self.depth * (projections + attention + self.mlp_flops(tokens))
+
+    def mlp_flops(self, tokens: int) -> float:
+        """Count the forward pass of the MLP of one block over ``tokens``."""
+        return 2 * linear_flops(tokens, self.width, int(self.mlp_ratio * self.width))
+
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-uniform for linear layers (the patch embedding is one), ones and zeros for norms (appendix A.1)."""
+    """Fill linear layers, of which the patch embedding is one, Xavier-uniformly (MAE appendix A.1)."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
@@ -66,7 +72,7 @@ def choose_attention(model: nn.Module, device: torch.device, tokens: int, precis
 
 
 class Encoder(nn.Module):
-    """A ViT that sees only the patches it is given. ``mask_tokens`` makes the variant of Table 1c.
+    """This ViT sees only the patches that it is given. ``mask_tokens`` makes the variant of Table 1c.
 
     ``class_token`` prepends MAE's dummy token; ``positions`` names a fixed table of ``mae.grid``.
     """
@@ -97,7 +103,7 @@ class Encoder(nn.Module):
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before the first patch."""
+        """Tell how many tokens stand before the first patch."""
         return 0 if self.class_token is None else 1
 
     def tokens(self, patches: Tensor, mask: Mask | None = None) -> Tensor:
@@ -111,102 +117,39 @@ class Encoder(nn.Module):
             else:
                 # Table 1c: mask tokens enter the encoder; they carry positions as visible tokens do
                 x = torch.cat([visible, self.mask_token + self._positions_of(mask.drop)], dim=1)
-        if self.class_token is not None:
-            x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)
-        return x
+        return self.with_class_token(x)
+
+    def with_class_token(self, tokens: Tensor) -> Tensor:
+        """Put the class token, where there is one, before ``tokens: (B, K, D)``."""
+        if self.class_token is None:
+            return tokens
+        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
 
     def _positions_of(self, ids: Tensor) -> Tensor:
         return self.positions[0][ids]
 
     def forward(self, patches: Tensor, mask: Mask | None = None) -> Tensor:
-        """``patches: (B, N, P)`` to the latent ``(B, prefix + K, D)``; all patches when ``mask`` is None."""
-        x = self.tokens(patches, mask)
+        """Encode ``patches: (B, N, P)`` to the latent ``(B, prefix + K, D)``: all of them when ``mask`` is None."""
+        return self.transform(self.tokens(patches, mask))
+
+    def transform(self, tokens: Tensor) -> Tensor:
+        """Send ``tokens: (B, prefix + K, D)`` through the blocks and the final norm: the latent has their shape."""
         for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
+            tokens = block(tokens)
+        latent: Tensor = self.norm(tokens)
+        return latent
 
+    def length(self, visible: int | None = None) -> int:
+        """Count how many tokens enter the first block when ``visible`` patches are seen, all of them for None."""
+        if visible is None or self.mask_token is not None:
+            visible = self.grid.num_patches
+        return self.prefix + visible
 
-class Decoder(nn.Module):
-    """A narrower transformer over visible latents and mask tokens; predicts the dropped patches only."""
+    def flops(self, visible: int | None = None) -> float:
+        """Count the forward pass of one sample of which ``visible`` patches are seen, all of them for None."""
+        return self.embedding_flops(visible) + self.shape.flops(self.length(visible))
 
-    positions: Tensor
-
-    def __init__(
-        self,
-        grid: Grid,
-        encoder: Encoder,
-        shape: Transformer,
-        outputs: int,
-        *,
-        positions: str = "sincos_2d",
-        embed_bias: bool = True,
-    ) -> None:
-        super().__init__()
-        self.shape = shape
-        self.prefix = encoder.prefix
-        self.embed = nn.Linear(encoder.shape.width, shape.width, bias=embed_bias)
-        # with mask tokens in the encoder (Table 1c) the dropped positions arrive encoded
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width)) if encoder.mask_token is None else None
-        self.register_buffer("positions", POSITIONS[positions](grid, shape.width).unsqueeze(0), persistent=False)
-        self.blocks = shape.blocks()
-        self.norm = LayerNorm(shape.width)
-        self.head = nn.Linear(shape.width, outputs)
-        self.apply(initialise)
-        if self.mask_token is not None:
-            nn.init.normal_(self.mask_token, std=0.02)
-
-    def forward(self, latent: Tensor, mask: Mask, predicted: slice = slice(None)) -> Tensor:
-        """``latent: (B, prefix + K, D)`` to predictions ``(B, M, outputs)`` for ``mask.drop[:, predicted]``."""
-        x = self.embed(latent)
-        table = self.positions[0]
-        prefix, visible = x[:, : self.prefix], x[:, self.prefix : self.prefix + mask.keep.shape[1]]
-        encoded = x[:, self.prefix + mask.keep.shape[1] :]  # empty unless the encoder has mask tokens
-        dropped = encoded if self.mask_token is None else self.mask_token
-        # attention does not depend on the order of tokens: visible first, dropped last saves the un-shuffling
-        x = torch.cat([prefix, visible + table[mask.keep], dropped + table[mask.drop]], dim=1)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x[:, -mask.drop.shape[1] :][:, predicted]))
-
-
-class MaskedAutoencoder(nn.Module):
-    """Asymmetric encoder-decoder of MAE Fig. 1 (and VideoMAE Fig. 2): ``model(clips, mask)`` is the loss.
-
-    ``frames`` says which frames of a clip are seen and which predicted (VideoMAE Table 1c); the decoder's outputs are
-    then the width of ``target`` on ``frames.target_grid``.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        decoder: Decoder,
-        target: Target,
-        loss: str = "mse",
-        frames: FrameSelection = SAME_FRAMES,
-    ) -> None:
-        super().__init__()
-        self.encoder, self.decoder, self.target, self.frames = encoder, decoder, target, frames
-        self.target_grid = frames.target_grid(encoder.grid)
-        self.loss_function: Callable[[Tensor, Tensor], Tensor] = loss_for(target, loss)
-
-    def forward(self, clips: Tensor, mask: Mask) -> Tensor:
-        """``clips: (B, C, T, H, W)`` or ``(B, C, H, W)``, normalised. Returns the scalar loss, float32."""
-        patches, target = self.patches(clips)
-        predicted, asked = self.frames.predicted(mask, self.encoder.grid)
-        prediction = self.decoder(self.encoder(patches, mask), mask, predicted)
-        return self.loss(prediction, target, asked)
-
-    def patches(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """What is seen of sampled ``clips``, ``(B, N, P)``, and what is predicted, each cut by its grid."""
-        seen = self.encoder.grid.patchify(self.frames.seen(clips))
-        if self.target_grid == self.encoder.grid:
-            return seen, seen
-        return seen, self.target_grid.patchify(self.frames.target(clips))
-
-    def loss(self, prediction: Tensor, patches: Tensor, mask: Mask) -> Tensor:
-        """Compare ``prediction: (B, M, outputs)`` with the target of the dropped ``patches: (B, N, P)``, in fp32.
-
-        ``patches`` and ``mask`` are those of ``target_grid``.
-        """
-        with torch.autocast(prediction.device.type, enabled=False):
-            return self.loss_function(prediction.float(), self.target(patches.float(), mask))
+    def embedding_flops(self, visible: int | None = None) -> float:
+        """Count what embeds patches: its backward pass costs once as much, as no gradient reaches pixels."""
+        patches = self.grid.num_patches if visible is None else visible
+        return linear_flops(patches, self.grid.patch_dim, self.shape.width)

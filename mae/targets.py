@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mae.flops import linear_flops
 from mae.grid import Grid
 from mae.masking import Mask, take
-
-if TYPE_CHECKING:
-    from mae.train.pretrain import Views
+from mae.train.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -24,52 +23,75 @@ REGRESSION, CLASSIFICATION = ("mse", "l1", "smooth_l1"), ("cross_entropy",)
 
 
 class Target(Protocol):
-    """What to predict, the width of the head that predicts it, and the losses that can compare the two."""
+    """It says what to predict, how wide the layer is that predicts it, and which losses compare the two."""
 
     losses: ClassVar[tuple[str, ...]]
 
-    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
-        """All ``patches: (B, N, P)`` float32 to the values ``(B, M, width)`` to predict for the dropped ones."""
+    def __call__(self, patches: Tensor, grid: Grid, mask: Mask) -> Tensor:
+        """Return ``(B, M, width)`` to predict for the dropped of ``patches: (B, N, P)`` float32, cut by ``grid``.
+
+        All patches are given with their grid, so that a target may depend on the neighbours of a patch.
+        """
         ...
 
     def width(self, grid: Grid) -> int:
-        """Outputs per token of the decoder's last layer."""
+        """Count the outputs for each token of the layer that predicts; ValueError if ``grid`` has no such target."""
         ...
 
     def prepare(self, grid: Grid, views: Views) -> Target:
-        """The target ready for use: fitted to ``views`` where it has something to learn, otherwise itself."""
+        """Make the target ready for use: it is fitted to ``views`` where it has something to learn."""
+        ...
+
+    def flops(self, grid: Grid, dropped: int) -> float:
+        """Count what it costs to compute the target of one sample of which ``dropped`` patches are asked for."""
         ...
 
 
 @runtime_checkable
 class Pictured(Protocol):
-    """A target of which a prediction can be drawn."""
+    """A prediction of such a target can be drawn. ``note`` says how, where a reader of the picture must know."""
+
+    note: ClassVar[str]
 
     def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
-        """``prediction: (B, M, width)`` as patches ``(B, M, P)``; what it lacks comes from ``visible: (B, K, P')``.
+        """Draw ``prediction: (B, M, width)`` as patches ``(B, M, P)``; ``visible: (B, K, P')`` gives what it lacks.
 
         The visible patches are those that the encoder saw, so that nothing of a dropped patch leaks into its picture.
         """
         ...
 
 
+Self = TypeVar("Self", bound="PixelTarget")
+
+#: What a picture of normalised pixels owes to the patches that the encoder saw.
+VISIBLE_STATISTICS = "mean and std of the visible patches"
+
+
 class PixelTarget:
-    """What targets made of a patch's own values share: one output per value, nothing to learn."""
+    """It has one output for each value of a patch, and nothing to learn: new targets may begin here."""
 
     losses: ClassVar[tuple[str, ...]] = REGRESSION
 
     def width(self, grid: Grid) -> int:
+        """There are as many outputs as a patch has values."""
         return grid.patch_dim
+
+    def prepare(self: Self, grid: Grid, views: Views) -> Self:
+        """It is ready as it is."""
+        return self
+
+    def flops(self, grid: Grid, dropped: int) -> float:
+        """It multiplies no matrices."""
+        return 0.0
 
 
 @dataclass(frozen=True)
 class Pixels(PixelTarget):
-    """The pixels themselves, as the encoder sees them (MAE Table 1d, w/o norm)."""
+    """The pixels themselves are predicted, as the encoder sees them (MAE Table 1d, w/o norm)."""
 
-    def prepare(self, grid: Grid, views: Views) -> Pixels:
-        return self
+    note: ClassVar[str] = ""
 
-    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+    def __call__(self, patches: Tensor, grid: Grid, mask: Mask) -> Tensor:
         return take(patches, mask.drop)
 
     def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
@@ -78,17 +100,16 @@ class Pixels(PixelTarget):
 
 @dataclass(frozen=True)
 class PatchNormalisedPixels(PixelTarget):
-    """Pixels less their patch's mean, over its standard deviation (MAE Table 1d, w/ norm).
+    """Pixels are taken less their patch's mean, over its standard deviation (MAE Table 1d, w/ norm).
 
     Statistics run over all values of a patch, colours together; the variance is unbiased, eps 1e-6 as released.
     """
 
     eps: float = 1e-6
 
-    def prepare(self, grid: Grid, views: Views) -> PatchNormalisedPixels:
-        return self
+    note: ClassVar[str] = VISIBLE_STATISTICS
 
-    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+    def __call__(self, patches: Tensor, grid: Grid, mask: Mask) -> Tensor:
         dropped = take(patches, mask.drop)
         variance, mean = torch.var_mean(dropped, dim=-1, keepdim=True)
         return (dropped - mean) / (variance + self.eps).sqrt()
@@ -100,7 +121,7 @@ class PatchNormalisedPixels(PixelTarget):
 
 @dataclass(frozen=True)
 class ChannelNormalisedPixels(PixelTarget):
-    """Pixels less the mean of their cube and colour channel, over its standard deviation (VideoMAE, as released).
+    """Pixels are taken less the mean of their cube and channel, over its standard deviation (VideoMAE, as released).
 
     Statistics run over the ``pt * ph * pw`` values that a cube has of a channel; the deviation is unbiased, and ``eps``
     is added to it on pixels in [0, 1]. Patches arrive normalised by ``std``, one number for each channel, as
@@ -109,6 +130,8 @@ class ChannelNormalisedPixels(PixelTarget):
 
     std: Sequence[float]
     eps: float = 1e-6
+
+    note: ClassVar[str] = VISIBLE_STATISTICS
 
     def __post_init__(self) -> None:
         if not self.std or not all(s > 0 for s in self.std):
@@ -121,10 +144,7 @@ class ChannelNormalisedPixels(PixelTarget):
             raise ValueError("a cube of one pixel has no standard deviation; choose a larger patch")
         return grid.patch_dim
 
-    def prepare(self, grid: Grid, views: Views) -> ChannelNormalisedPixels:
-        return self
-
-    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+    def __call__(self, patches: Tensor, grid: Grid, mask: Mask) -> Tensor:
         # channels come last in a patch: (B, M, pt ph pw C) -> (B, M, pt ph pw, C)
         dropped = take(patches, mask.drop)
         cubes = dropped.view(*dropped.shape[:2], -1, len(self.std))
@@ -141,7 +161,7 @@ class ChannelNormalisedPixels(PixelTarget):
 
 @dataclass(frozen=True)
 class PCA:
-    """Coefficients of a patch on the leading principal components of patch space (MAE Table 1d, PCA).
+    """The coefficients of a patch on leading principal components of patch space are predicted (MAE Table 1d, PCA).
 
     ``share`` of the components are kept: 96 of 768 as published is 0.125. They are fitted to the patches of about
     ``pictures`` training views of the run itself.
@@ -159,7 +179,10 @@ class PCA:
     def width(self, grid: Grid) -> int:
         return max(1, round(self.share * grid.patch_dim))
 
-    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+    def flops(self, grid: Grid, dropped: int) -> float:
+        return linear_flops(dropped, grid.patch_dim, self.width(grid))
+
+    def __call__(self, patches: Tensor, grid: Grid, mask: Mask) -> Tensor:
         raise _not_ready(self)
 
     def prepare(self, grid: Grid, views: Views) -> FittedPCA:
@@ -183,9 +206,10 @@ class PCA:
 
 
 class FittedPCA(nn.Module):
-    """Patches in the orthonormal ``basis: (K, P)`` around ``mean: (P,)``; saved with the model that predicts them."""
+    """It gives patches in the orthonormal ``basis: (K, P)`` around ``mean: (P,)``, and is saved with the model."""
 
     losses: ClassVar[tuple[str, ...]] = REGRESSION
+    note: ClassVar[str] = ""
     mean: Tensor
     basis: Tensor
 
@@ -200,11 +224,14 @@ class FittedPCA(nn.Module):
     def prepare(self, grid: Grid, views: Views) -> FittedPCA:
         return self
 
-    def forward(self, patches: Tensor, mask: Mask) -> Tensor:
+    def flops(self, grid: Grid, dropped: int) -> float:
+        return linear_flops(dropped, *self.basis.T.shape)
+
+    def forward(self, patches: Tensor, grid: Grid, mask: Mask) -> Tensor:
         return (take(patches, mask.drop) - self.mean) @ self.basis.T
 
     def inverse(self, coefficients: Tensor) -> Tensor:
-        """``coefficients: (B, M, K)`` to the patches ``(B, M, P)`` that they stand for."""
+        """Turn ``coefficients: (B, M, K)`` into the patches ``(B, M, P)`` that they stand for."""
         return coefficients @ self.basis + self.mean
 
     def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
@@ -212,19 +239,23 @@ class FittedPCA(nn.Module):
 
 
 class Tokenizer(Protocol):
-    """Something that gives each patch one of ``codebook`` discrete codes, once it is ready."""
+    """It gives each patch one of ``codebook`` discrete codes, once it is ready."""
 
     @property
     def codebook(self) -> int: ...
 
     def prepare(self, grid: Grid, views: Views) -> nn.Module:
-        """A module on the device of ``views``: ``patches: (B, N, P)`` float32 to codes ``(B, N)`` int64."""
+        """Make a module on the device of ``views``: it gives ``patches: (B, N, P)`` float32 codes ``(B, N)`` int64."""
+        ...
+
+    def flops(self, grid: Grid) -> float:
+        """Count what it costs to give all patches of one sample their codes."""
         ...
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The code that ``tokenizer`` gives to a patch (MAE Table 1d, dVAE token; BEiT): one logit per code."""
+    """The code that ``tokenizer`` gives a patch is predicted, by one logit a code (MAE Table 1d, dVAE token; BEiT)."""
 
     tokenizer: Tokenizer
 
@@ -233,7 +264,10 @@ class Tokens:
     def width(self, grid: Grid) -> int:
         return self.tokenizer.codebook
 
-    def __call__(self, patches: Tensor, mask: Mask) -> Tensor:
+    def flops(self, grid: Grid, dropped: int) -> float:
+        return self.tokenizer.flops(grid)
+
+    def __call__(self, patches: Tensor, grid: Grid, mask: Mask) -> Tensor:
         raise _not_ready(self)
 
     def prepare(self, grid: Grid, views: Views) -> FittedTokens:
@@ -245,45 +279,51 @@ class Tokens:
         log.info("the training pictures use %.1f of %d codes evenly (perplexity)", used, self.tokenizer.codebook)
         if used < 2:
             log.warning("the tokenizer has collapsed to a code or two, so its tokens say nothing; train it longer")
-        return FittedTokens(tokenizer, self.tokenizer.codebook, used)
+        return FittedTokens(tokenizer, self.tokenizer.codebook, used, self.tokenizer.flops(grid))
 
 
 class FittedTokens(nn.Module):
-    """Codes by a frozen ``tokenizer``; ``perplexity`` is the number of codes in use on the run's own pictures."""
+    """It holds a frozen ``tokenizer``; ``perplexity`` is the number of codes in use on the run's own pictures.
+
+    ``cost`` is what it takes to give the patches of one sample their codes, in FLOPs.
+    """
 
     losses: ClassVar[tuple[str, ...]] = CLASSIFICATION
 
-    def __init__(self, tokenizer: nn.Module, codebook: int, perplexity: float) -> None:
+    def __init__(self, tokenizer: nn.Module, codebook: int, perplexity: float, cost: float) -> None:
         super().__init__()
         self.tokenizer = tokenizer.eval().requires_grad_(False)
-        self.codebook, self.perplexity = codebook, perplexity
+        self.codebook, self.perplexity, self.cost = codebook, perplexity, cost
 
     def width(self, grid: Grid) -> int:
         return self.codebook
+
+    def flops(self, grid: Grid, dropped: int) -> float:
+        return self.cost
 
     def prepare(self, grid: Grid, views: Views) -> FittedTokens:
         return self
 
     @torch.no_grad()
-    def forward(self, patches: Tensor, mask: Mask) -> Tensor:
+    def forward(self, patches: Tensor, grid: Grid, mask: Mask) -> Tensor:
         # a code depends on the neighbours of its patch, so all patches are encoded
         codes: Tensor = self.tokenizer(patches)
         return codes.gather(1, mask.drop)
 
 
 def perplexity(codes: Tensor, codebook: int) -> float:
-    """How many codes are in use: exp of the entropy of their frequencies, 1 (collapsed) to ``codebook`` (even)."""
+    """Estimate how many codes are in use, 1 (collapsed) to ``codebook`` (even): exp of the entropy of their shares."""
     shares = torch.bincount(codes.flatten(), minlength=codebook).double() / codes.numel()
     return float(torch.special.entr(shares).sum().exp())
 
 
 def _not_ready(target: PCA | Tokens) -> RuntimeError:
     name = type(target).__name__
-    return RuntimeError(f"the target {name} has not been fitted; call prepare first, as pretrain does")
+    return RuntimeError(f"the target {name} has not been fitted; call prepare first, as a pre-training does first")
 
 
 def cross_entropy(logits: Tensor, codes: Tensor) -> Tensor:
-    """Mean over patches of the cross-entropy of ``logits: (B, M, codebook)`` with ``codes: (B, M)`` int64."""
+    """Average over patches the cross-entropy of ``logits: (B, M, codebook)`` with ``codes: (B, M)`` int64."""
     return F.cross_entropy(logits.flatten(0, 1), codes.flatten())
 
 
@@ -298,7 +338,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def loss_for(target: Target, name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss called ``name``; ValueError if there is none, or if it cannot compare what ``target`` predicts."""
+    """Find the loss called ``name``; ValueError if there is none, or if it cannot compare what ``target`` predicts."""
     if name not in LOSSES:
         raise ValueError(f"unknown loss {name!r}; choose one of {', '.join(LOSSES)}")
     if name not in target.losses:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -21,14 +20,12 @@ from mae.grid import Grid
 from mae.train.checkpoint import pack
 from mae.train.loop import fit, seed_of
 from mae.train.optim import Recipe
-
-if TYPE_CHECKING:
-    from mae.train.pretrain import Views
+from mae.train.views import Views
 
 
 @dataclass(frozen=True)
 class LearnedTokenizer:
-    """A discrete VAE trained on the run's own views for ``steps`` steps; the desk-scale stand-in for DALL-E's.
+    """A discrete VAE is trained on the run's own views for ``steps`` steps; it stands at the desk for DALL-E's.
 
     The Gumbel-softmax cools from ``temperature[0]`` to ``temperature[1]`` geometrically, as DALL-E's does (1 to 1/16;
     2102.12092, A.2). ``kl_weight`` weighs the divergence of the batch's mean distribution of codes from the uniform
@@ -82,9 +79,14 @@ class LearnedTokenizer:
             checkpoints.save(pack(model, optimizer), {"step": fitted.steps, "seconds": fitted.seconds})
         return model
 
+    def flops(self, grid: Grid) -> float:
+        """The encoder of the VAE runs over the plane of patches."""
+        with torch.device("meta"):
+            return convolution_flops(DiscreteVAE(grid, self).encoder, grid.num_patches)
+
 
 class DiscreteVAE(nn.Module):
-    """One code for each patch: ``model(patches: (B, N, P))`` is ``(B, N)`` int64.
+    """It gives each patch one code: ``model(patches: (B, N, P))`` is ``(B, N)`` int64.
 
     Residual convolutions run over the plane of patches, slot by slot, so a code describes its patch in its
     surroundings. ``taken`` counts the training steps, on which the temperature depends.
@@ -114,7 +116,7 @@ class DiscreteVAE(nn.Module):
         self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
 
     def planes(self, patches: Tensor) -> Tensor:
-        """``(B, t h w, P)`` to one picture of patches a slot, ``(B t, P, h, w)``."""
+        """Lay out ``(B, t h w, P)`` as one picture of patches a slot, ``(B t, P, h, w)``."""
         return patches.reshape(-1, self.grid.h, self.grid.w, self.grid.patch_dim).permute(0, 3, 1, 2)
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ class DiscreteVAE(nn.Module):
         return logits.argmax(1).reshape(len(patches), -1)
 
     def loss(self, patches: Tensor, generator: Generator) -> Tensor:
-        """Squared error of the reconstruction plus weighted divergence (nats) of the codes from uniform, in fp32."""
+        """Add the squared error of the reconstruction and the weighted divergence (nats) of the codes, in fp32."""
         planes = self.planes(patches)
         logits = self.encoder(planes).float()
         first, last = self.settings.temperature
@@ -138,7 +140,7 @@ class DiscreteVAE(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation: a 3 x 3 and a 1 x 1 convolution of ``width`` channels, added to the input."""
+    """A 3 x 3 and a 1 x 1 convolution of ``width`` channels, each after a ReLU, are added to the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -150,13 +152,18 @@ class ResidualBlock(nn.Module):
         return x + residual
 
 
+def convolution_flops(module: nn.Module, places: int) -> float:
+    """Count the convolutions of ``module``, each of which runs over as many ``places``."""
+    return 2.0 * places * sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Conv2d))
+
+
 #: Side in pixels of the square that the DALL-E encoder turns into one code.
 DALLE_STRIDE = 8
 
 
 @dataclass(frozen=True)
 class DalleTokenizer:
-    """The encoder of DALL-E's discrete VAE (2102.12092) read from ``path``, the tokenizer of MAE Table 1d and BEiT.
+    """It reads DALL-E's encoder (2102.12092), the tokenizer of MAE Table 1d and BEiT, from ``path``.
 
     ``path`` is a state dict, ``.safetensors`` or a torch file of tensors only; the published ``encoder.pkl`` is a
     pickled module, which is never loaded here. ``mean`` and ``std`` are those that the run's views are normalised by.
@@ -184,6 +191,13 @@ class DalleTokenizer:
             model = DalleEncoder(grid, self)
         self._load(model)
         return model.to(views.runtime.device)
+
+    def flops(self, grid: Grid) -> float:
+        """Each group of blocks runs at half the side of the one before."""
+        with torch.device("meta"):
+            parts = list(DalleEncoder(grid, self).blocks.children())
+        sides = [DALLE_STRIDE, *(DALLE_STRIDE >> halvings for halvings in range(4)), 1]
+        return sum(convolution_flops(part, grid.num_patches * side**2) for part, side in zip(parts, sides, strict=True))
 
     def _load(self, model: DalleEncoder) -> None:
         assert self.path is not None
@@ -218,8 +232,8 @@ _HOW_TO_GET = (
 class DalleEncoder(nn.Module):
     """``model(patches: (B, N, P))`` is ``(B, N)`` int64: pictures are resized so that each patch gets one code.
 
-    Source: the released architecture. A 7 x 7 convolution, four groups of two bottleneck blocks of 1, 2, 4 and 8 times
-    ``width`` channels with 2 x 2 max-pooling between them, then one logit per code.
+    The architecture is the released one. A 7 x 7 convolution is followed by four groups of two bottleneck blocks, of
+    1, 2, 4 and 8 times ``width`` channels, with 2 x 2 max-pooling between them. One logit for each code comes last.
     """
 
     mean: Tensor
@@ -241,7 +255,7 @@ class DalleEncoder(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def pixels(self, patches: Tensor) -> Tensor:
-        """What the encoder reads: ``(B, 3, 8 h, 8 w)``, values in [0, 1] mapped to [0.1, 0.9]."""
+        """Make what the encoder reads, ``(B, 3, 8 h, 8 w)``: values in [0, 1] are mapped to [0.1, 0.9]."""
         pictures = self.grid.unpatchify(patches).squeeze(2) * self.std + self.mean
         size = (DALLE_STRIDE * self.grid.h, DALLE_STRIDE * self.grid.w)
         resized = F.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
@@ -259,7 +273,7 @@ class DalleEncoder(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Three 3 x 3 convolutions at a quarter of the channels and a 1 x 1, each after a ReLU, added with gain 1/64."""
+    """Three 3 x 3 convolutions at a quarter of the channels and a 1 x 1, all after ReLUs, are added with gain 1/64."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

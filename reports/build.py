@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 if __name__ == "__main__":
-    # As a script, Python looks into this folder first, where statistics.py would hide the module of the
-    # standard library; the packages of the repository are one folder up.
+    # As a script, Python looks into this folder first; the packages of the repository are one folder up.
     sys.path[:] = [
         str(ROOT),
         *(entry for entry in sys.path if Path(entry or ".").resolve() not in (HERE, ROOT)),
@@ -28,8 +27,10 @@ if __name__ == "__main__":
 
 import pandas as pd  # noqa: E402
 
-from experiments.spec import ablation_names, load_ablation, nearest  # noqa: E402
-from experiments.tracking import TrackingError, measurements, tracking_uri  # noqa: E402
+from experiments.ablation import Ablation, ablation_names, load_ablation  # noqa: E402
+from experiments.command import answer  # noqa: E402
+from experiments.options import read  # noqa: E402
+from experiments.tracking import measurements, tracking_uri  # noqa: E402
 from reports.collect import EVIDENCE, collect, save_evidence, stem, variants_in  # noqa: E402
 from reports.files import write_atomically  # noqa: E402
 from reports.tables import write_tables  # noqa: E402
@@ -45,26 +46,29 @@ class Options:
     save_results: bool = False
 
 
-def build(names: Sequence[str], frame: pd.DataFrame, report_dir: Path, redraw: bool = True) -> list[Path]:
-    """Write tables and figures of the ablations `names`, then the page over all that were ever built there.
+def build(ablations: Sequence[Ablation], frame: pd.DataFrame, report_dir: Path, redraw: bool = True) -> list[Path]:
+    """Write tables and figures of `ablations`, then the page over them and all of the project that were built there.
 
     `frame` is the merged one of `reports.collect.collect`; rows of other ablations in it are
     ignored. Without `redraw`, the figures of a table that has not changed are left as they are: drawing takes most of
     the time. Returns the files written. Raises ValueError for a specification or measurement that cannot be shown.
     """
-    from reports.page import html, index_markdown, sections
+    from reports.render.page import html, index_markdown, sections
 
     written: list[Path] = []
-    for name in names:
-        ablation = load_ablation(name)
+    for ablation in ablations:
+        name = ablation.name
         for variant in variants_in(frame, name):
             before = _content(report_dir, name, variant)
             written += write_tables(ablation, frame, report_dir / "tables", variant)
             if redraw or None in before or before != _content(report_dir, name, variant):
-                from reports.figures import write_figure
+                from reports.render.figures import write_figure
 
                 written += write_figure(ablation, frame, report_dir / "figures", variant)
-    parts = sections([load_ablation(name) for name in ablation_names()], report_dir)
+    given = {ablation.name: ablation for ablation in ablations}
+    known = [given[name] if name in given else load_ablation(name) for name in ablation_names()]
+    own = [ablation for ablation in ablations if ablation.name not in ablation_names()]
+    parts = sections([*known, *own], report_dir)
     written.append(write_atomically(report_dir / "index.html", html(parts)))
     written.append(write_atomically(report_dir / "index.md", index_markdown(parts)))
     return written
@@ -77,26 +81,10 @@ def _content(report_dir: Path, name: str, variant: str) -> list[bytes | None]:
     return [table.read_bytes() if table.exists() else None, *(b"" if path.exists() else None for path in figures)]
 
 
-def parse(arguments: Sequence[str], known_ablations: Sequence[str]) -> Options:
-    """Read KEY=VALUE arguments; ValueError says in one sentence what is wrong and what is near it."""
-    given: dict[str, str] = {}
-    keys = list(Options.__dataclass_fields__)
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if key not in keys:
-            raise ValueError(f"Unknown option {key!r}: {nearest(key, keys)}")
-        if not equals or not value:
-            raise ValueError(f"Option {key!r} needs a value; write {key}=VALUE.")
-        given[key] = value
-    names = tuple(name.strip() for name in given.get("ablation", "").split(",") if name.strip())
-    for name in names:
-        if name not in known_ablations:
-            raise ValueError(f"Unknown ablation {name!r}: {nearest(name, known_ablations)}")
-    save = given.get("save_results", "false").lower()
-    if save not in ("true", "false"):
-        raise ValueError(f"Option 'save_results' is {save!r}; write save_results=true or save_results=false.")
-    folder = {key: Path(given[key]).expanduser().resolve() for key in ("out", "report_dir") if key in given}
-    return Options(ablation=names or tuple(known_ablations), save_results=save == "true", **folder)
+def parse(arguments: Sequence[str]) -> Options:
+    """Read KEY=VALUE arguments; SpecError says in one sentence what is wrong and what is near it."""
+    options = read(Options, arguments)
+    return options if options.ablation else replace(options, ablation=tuple(ablation_names()))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -104,22 +92,23 @@ def main(arguments: Sequence[str]) -> int:
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(__doc__)
         return 0
+    return answer(lambda: run(parse(arguments)))
+
+
+def run(options: Options) -> int:
+    """Collect, build, and say what was written."""
+    ablations = [load_ablation(name) for name in options.ablation]
     try:
-        options = parse(arguments, ablation_names())
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
-        local = measurements(tracking_uri(options.out), options.ablation)
+        local = measurements(tracking_uri(options.out), [ablation.name for ablation in ablations])
         merged = collect(EVIDENCE, local)
         saved = save_evidence(local, EVIDENCE) if options.save_results else []
-        written = build(options.ablation, merged, options.report_dir)
-    except (ValueError, TrackingError) as error:
+        written = build(ablations, merged, options.report_dir)
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     for path in saved:
         print(f"Saved {path}.")
-    print(f"{len(options.ablation)} ablations; {len(merged)} measurements, {len(local)} from runs here.")
+    print(f"{len(ablations)} ablations; {len(merged)} measurements, {len(local)} from runs here.")
     print(f"Wrote {len(written)} files; open {options.report_dir / 'index.html'}.")
     return 0
 

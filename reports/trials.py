@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from experiments.space import row_label
+from experiments.searching.space import row_label
 from reports.collect import merge, stem, tidy
 from reports.files import write_atomically
-from reports.statistics import summarise
-from reports.tables import measured_text, scale_sentence
+from reports.render.phrases import measured_text, scale_sentence
+from reports.verdicts.cells import summarise
 
 if TYPE_CHECKING:
-    from experiments.space import Search, Space
-    from experiments.study import Trial
+    from experiments.searching.space import Search, Space
+    from experiments.searching.study import Trial
 
 TRIAL_COLUMNS = ("trial", "suggested", "value", "visible", "mean", "std", "n", "ci_low", "ci_high", "scale", "note")
 
@@ -67,7 +67,7 @@ def write_trials(
     search: Search, trials: Sequence[Trial], space: Space, scale: str, variant: str, report_dir: Path
 ) -> tuple[str, list[Path]]:
     """Write the table of `trials` as CSV and the figure as PNG and SVG; return the table as text, and the files."""
-    from reports.figures import write_figure
+    from reports.render.figures import write_figure
 
     table = trials_table(trials, space, scale)
     curve = search.curve(scale)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in the file (type-checking blocks left out)."""
+    """What a file imports, with its module, wherever in the file (type-checking blocks left out)."""
     tree = ast.parse(path.read_text())
     hidden = {
         id(inner)
@@ -29,7 +29,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def files(package: str) -> list[Path]:
@@ -46,6 +46,29 @@ def users_of(module: str) -> set[str]:
         for path in files(package)
         if any(name == module or name.startswith(f"{module}.") for name in imports(path))
     }
+
+
+def modules(package: str) -> dict[str, set[str]]:
+    """Every module of a package by name, with the modules of the package that it imports, in whatever scope."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files(package)
+    }
+
+    def module(imported: str) -> str:
+        """The module that ``imported`` is, or is a name in."""
+        return imported if imported in paths else imported.rpartition(".")[0]
+
+    return {name: {module(i) for i in imports(path)} & paths.keys() - {name} for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("package", ["mae"])
+def test_no_module_imports_itself_through_others(package: str) -> None:
+    left = modules(package)
+    assert len(left) > 10
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        left = {name: needed for name, needed in left.items() if name not in free}
+    assert not left, f"a circle is among {sorted(left)}"
 
 
 @pytest.mark.parametrize("module", ["hydra", "omegaconf", "mlflow", "optuna", "pandas", "experiments", "reports"])
@@ -65,6 +88,7 @@ def test_one_file_at_most_imports_each_service(module: str, limit: int) -> None:
 
 def test_only_the_commands_of_experiments_reach_for_reports() -> None:
     assert {path for path in users_of("reports") if path.startswith("experiments/")} <= {
+        "experiments/deciding.py",
         "experiments/run.py",
         "experiments/search.py",
     }

@@ -17,7 +17,7 @@ from mae.targets import Tokens, perplexity
 from mae.tokenizer import DalleEncoder, DalleTokenizer, LearnedTokenizer
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
-from mae.train.pretrain import Views
+from mae.train.views import Views
 
 GRID = Grid.of(1, (16, 16), (1, 4, 4))
 SMALL = LearnedTokenizer(codebook=16, width=16, blocks=1, steps=120, batch_size=32)

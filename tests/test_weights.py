@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mae.classifier import Classifier
 from mae.grid import Grid, sincos_2d
-from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer
+from mae.heads.classifier import Classifier
+from mae.masking import Random
+from mae.methods.masked_autoencoder import DecoderShape, MaskedAutoencoder
+from mae.model import Encoder, Transformer
 from mae.targets import Pixels
 from mae.weights import adapt, read
 
@@ -214,7 +216,7 @@ def test_the_official_fine_tuned_videomae_gives_equal_pooled_features(tmp_path: 
 @pytest.mark.parametrize("mask_tokens", [False, True])
 def test_an_own_checkpoint_is_read_back(mask_tokens: bool, tmp_path: Path) -> None:
     encoder = image_encoder(mask_tokens=mask_tokens)
-    model = randomised(MaskedAutoencoder(encoder, Decoder(IMAGE, encoder, Transformer(8, 1, 2), 192), Pixels()))
+    model = randomised(MaskedAutoencoder(encoder, decoder=DecoderShape(0.5, 1, 2), mask=Random(), target=Pixels()))
     save_file(model.state_dict(), tmp_path / "own.safetensors")
     again = loaded(tmp_path / "own.safetensors", image_encoder(mask_tokens=mask_tokens))
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in encoder.state_dict().items())

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
+
+from mae.errors import DataError
 
 
 class Augment(Protocol):
@@ -18,15 +23,30 @@ class Augment(Protocol):
     def __call__(self, images: Tensor, generator: Generator) -> Tensor: ...
 
 
+class Places(NamedTuple):
+    """What lies where in the items of a batch; ``mae.data.augment.places`` moves it with the pixels.
+
+    ``boxes: (N, ..., 4)`` float32 are left, top, right and bottom in pixels from the upper left corner, ``items: (N,)``
+    int64 the place in the batch of the item that each box lies in; axes between are frames, if a box has them.
+    ``masks: (B, K, H, W)`` are K maps of every item, of any type, such as a class for each pixel.
+    """
+
+    boxes: Tensor
+    items: Tensor
+    masks: Tensor | None = None
+
+
 class Batch(NamedTuple):
     """``images: (B, C, H, W)``, or clips ``(B, C, T, H, W)``, uint8, ``labels: (B,)`` int64, on the device asked for.
 
     ``rows: (B,)`` int64, on the CPU, says which items of the source these are: one that cannot be read is left out.
+    ``places`` are boxes and masks, for sources that have them.
     """
 
     images: Tensor
     labels: Tensor
     rows: Tensor
+    places: Places | None = None
 
 
 def generators(seed: int, rows: list[int]) -> Iterator[Generator]:
@@ -107,19 +127,84 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Splits:
-    """What a study needs of one data set: unlabelled pictures, labelled ones, and held-out ones.
+    """What a study needs of one data set: unlabelled items to pre-train on, and labelled ones to train and test on.
 
-    ``identity`` is the data's contribution to a run's fingerprint: name, version, sizes. ``shifts`` are the shifted
-    test sets of a study of robustness by name, each in parts that count alike. ``views`` are the looks at ``test`` that
-    an evaluation averages over; a study adds them, a data set leaves them empty.
+    ``val`` is for what is chosen: epochs, rates, thresholds; None where the data set keeps nothing for it. ``shifts``
+    are the shifted test sets of a study of robustness by name, each in parts that count alike. ``views`` are the looks
+    at ``test`` that an evaluation averages over. A study adds shifts and views, a data set leaves them empty.
     """
 
     pretrain: Source
     train: Source
     test: Source
-    identity: str
+    val: Source | None = None
     shifts: Mapping[str, tuple[Shifted, ...]] = field(default_factory=dict)
     views: tuple[View, ...] = ()
+
+
+#: What a study does with a data set: it pre-trains on it, or it trains and tests with its labels.
+Use = Literal["pretrain", "evaluate"]
+
+
+class Holding(NamedTuple):
+    """What files hold: ``where``, how many items of each side (``pretrain``, ``train``, ``test``), and the classes."""
+
+    where: str
+    sizes: Mapping[str, int]
+    classes: int
+
+
+class DataSet(ABC):
+    """A data set as a spec names it: a frozen dataclass whose fields say which items there are.
+
+    A subclass states ``version``, and raises it whenever the same fields and files give other items: every run on them
+    is then to be run again.
+    """
+
+    version: ClassVar[int]
+
+    @abstractmethod
+    def __call__(self, cache: Path) -> Splits:
+        """The items, made or decoded on first use and kept under ``cache``; DataError when there are none."""
+
+    def reads(self, use: Use) -> dict[str, object]:
+        """What of this data set ``use`` depends on, as JSON: by default all fields.
+
+        A subclass leaves out what the use does not read, and puts the content of files in the place of their paths.
+        """
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    def holds(self) -> Holding | None:
+        """What is there before a spec asks for it; None for a data set that makes what it is asked for."""
+        return None
+
+    def identity(self, use: Use) -> dict[str, object]:
+        """What makes the items of ``use`` the same on every machine: the version, and what ``use`` reads."""
+        version = getattr(self, "version", None)
+        if not isinstance(version, int):
+            raise DataError(
+                f"the data set {type(self).__name__} has no version; add `version: ClassVar[int] = 1` to the class, "
+                "and raise it whenever the same fields give other items."
+            )
+        return {"version": version, **self.reads(use)}
+
+
+def identity_of(source: object, use: Use) -> dict[str, object]:
+    """``source.identity(use)``; DataError when ``source`` is no data set, or its identity is not plain JSON."""
+    if not isinstance(source, DataSet):
+        raise DataError(
+            f"{getattr(source, '__name__', type(source).__name__)} is no data set; name a frozen dataclass that "
+            "inherits mae.data.source.DataSet."
+        )
+    identity = source.identity(use)
+    try:
+        json.dumps(identity)
+    except TypeError as error:
+        raise DataError(
+            f"the identity of {type(source).__name__} is not plain JSON ({error}); leave that field out of `reads`, or "
+            "put a digest in its place."
+        ) from error
+    return identity
 
 
 @runtime_checkable
@@ -137,11 +222,12 @@ def resident(splits: Splits, device: torch.device, room: int) -> Splits:
 
     Otherwise as they are: batches then cross to the device one by one. A set that serves two splits is moved once.
     """
-    sources = {id(source): source for source in (splits.pretrain, splits.train, splits.test)}
+    found = (splits.pretrain, splits.train, splits.test, splits.val)
+    sources = {id(source): source for source in found if source is not None}
     held = {key: source for key, source in sources.items() if isinstance(source, Held)}
     if len(held) < len(sources) or sum(source.nbytes for source in held.values()) > room:
         return splits
     moved = {key: source.to(device) for key, source in held.items()}
-    return replace(
-        splits, pretrain=moved[id(splits.pretrain)], train=moved[id(splits.train)], test=moved[id(splits.test)]
-    )
+    first, second, third = (moved[id(source)] for source in (splits.pretrain, splits.train, splits.test))
+    val = None if splits.val is None else moved[id(splits.val)]
+    return replace(splits, pretrain=first, train=second, test=third, val=val)

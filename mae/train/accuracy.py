@@ -1,4 +1,4 @@
-"""How often a model is right: features and predictions over whole test sets, averaged over the views of an item."""
+"""How often a model is right: predictions over whole test sets, averaged over the views of an item."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from statistics import fmean
 import torch
 from torch import Generator, Tensor, nn
 
-from mae.classifier import Classifier
-from mae.data.source import Augment, Images, Shifted, Source, View
+from mae.data.source import Shifted, View
 from mae.errors import DataError
 from mae.grid import Grid
 from mae.train.loop import Runtime
@@ -19,24 +18,12 @@ AT_ONCE = 500
 
 
 def clips_at_once(grid: Grid) -> int:
-    """How many clips of this grid are tested at once, so that they hold as many patches as ``AT_ONCE`` pictures."""
+    """Count how many clips are tested at once, so that they hold as many patches as ``AT_ONCE`` pictures."""
     return max(1, AT_ONCE // grid.t)
 
 
-@torch.no_grad()
-def features(model: Classifier, source: Source, augment: Augment, runtime: Runtime) -> Images:
-    """Pooled features ``(n, D)`` float32 of the whole source, held as a source of their own."""
-    model.eval()
-    found, labels = [], []
-    for batch in source.batches(_in_order(len(source), clips_at_once(model.grid)), runtime.device):
-        with runtime.autocast():
-            found.append(model.features(augment(batch.images, Generator(runtime.device))).float())
-        labels.append(batch.labels)
-    return Images(torch.cat(found), torch.cat(labels), source.classes)
-
-
 def robustness(model: nn.Module, shifts: Mapping[str, Sequence[Shifted]], runtime: Runtime) -> dict[str, float]:
-    """For each shifted test set ``top1_NAME``, in percent, the mean over its parts, and ``error_NAME``, 100 less that.
+    """Give each shifted test set ``top1_NAME``, in percent, the mean over its parts, and ``error_NAME``, 100 less that.
 
     Of corruptions the error is a plain mean over kinds and severities. That is not the mCE of ImageNet-C, which divides
     each kind's error by AlexNet's.
@@ -58,7 +45,7 @@ def accuracy(
     at_once: int = AT_ONCE,
     among: Tensor | None = None,
 ) -> float:
-    """Top-1 accuracy in percent over the items of a test set, each predicted from all ``views`` of it together.
+    """Measure top-1 accuracy in percent over a test set, each item predicted from all ``views`` of it together.
 
     The softmax of every view is taken before the mean over them (VideoMAE, released evaluation). ``among: (K,)`` int64
     restricts predictions to these classes, None to none. An item that no view can read counts for nothing.
@@ -72,7 +59,7 @@ def accuracy(
     seen = torch.zeros(items, dtype=torch.bool, device=runtime.device)
     shares: Tensor | None = None
     for source, augments in views:
-        for batch in source.batches(_in_order(items, at_once), runtime.device):
+        for batch in source.batches(in_order(items, at_once), runtime.device):
             rows = batch.rows.to(runtime.device)
             labels[rows], seen[rows] = batch.labels, True
             for augment in augments:
@@ -89,10 +76,10 @@ def accuracy(
 
 
 def percent(hits: Tensor) -> float:
-    """Share of True among ``hits: (n,)``, in percent."""
+    """Compute the share of True among ``hits: (n,)``, in percent."""
     return 100.0 * hits.sum().item() / len(hits)
 
 
-def _in_order(samples: int, batch_size: int) -> Iterator[Tensor]:
-    """All indices once, in batches, the last one shorter."""
+def in_order(samples: int, batch_size: int) -> Iterator[Tensor]:
+    """Yield all indices once, in batches, of which the last is shorter."""
     return iter(torch.split(torch.arange(samples), batch_size))

@@ -27,7 +27,7 @@ AVERAGE = "average."
 
 @dataclass
 class Runtime:
-    """Where and how a phase runs, apart from what it computes: none of this is part of a run's identity but the seed.
+    """It says where and how a phase runs, apart from what it computes: only the seed is part of a run's identity.
 
     ``precision`` is ``fp32`` or ``bf16``. ``checkpoints=None`` trains without a net. ``observe`` gets the curves,
     ``advance`` the number of steps just done.
@@ -47,7 +47,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a finished training leaves: steps done, seconds spent in them, the last logged mean loss."""
+    """A finished training leaves the number of its steps, the seconds spent in them, and the last logged mean loss."""
 
     steps: int
     seconds: float
@@ -57,7 +57,7 @@ class Fitted:
 
 @dataclass
 class Waited(Iterator[Batch]):
-    """``batches``, and the seconds spent waiting for them."""
+    """It passes on ``batches``, and counts the seconds spent waiting for them."""
 
     batches: Iterator[Batch]
     seconds: float = 0.0
@@ -71,13 +71,13 @@ class Waited(Iterator[Batch]):
 
 
 def seed_of(seed: int, stream: str, index: int) -> int:
-    """A 63-bit seed that depends on all three arguments and on nothing else."""
+    """Derive a 63-bit seed that depends on all three arguments and on nothing else."""
     words = np.random.SeedSequence([seed, index, *stream.encode()]).generate_state(2, np.uint32)
     return int(words[0]) << 31 | int(words[1]) >> 1
 
 
 def order(samples: int, batch_size: int, seed: int, start: int, stop: int) -> Iterator[Tensor]:
-    """Indices ``(batch_size,)`` of steps ``start`` to ``stop - 1``; each epoch is a permutation by (seed, epoch)."""
+    """Yield indices ``(batch_size,)`` of steps ``start`` to ``stop - 1``; (seed, epoch) permutes each epoch."""
     per_epoch = max(1, samples // batch_size)
     generator = Generator()
     permutation, epoch = torch.empty(0), -1
@@ -97,11 +97,13 @@ def fit(
     recipe: Recipe,
     runtime: Runtime,
     average: ModelEmaV3 | None = None,
+    after_step: Callable[[float], None] = lambda done: None,
 ) -> Fitted:
     """Train ``model`` by ``loss_fn(batch, generator)`` for the steps of ``recipe`` over ``source``.
 
     The generator is seeded by (seed, step) and lives on the device; the global one, which drop path reads, likewise.
-    ``average`` follows the weights after each step (MAE Table 11) and is part of a checkpoint.
+    ``average`` follows the weights after each step (MAE Table 11) and is part of a checkpoint. ``after_step`` is told
+    after each step which share of the training, in (0, 1], is done.
     With checkpoints, a second call with the same arguments goes on where the first was stopped, to the same numbers.
     Raises NotFinite on a loss that is not finite, CheckpointError when a checkpoint is damaged or cannot be written.
     """
@@ -135,9 +137,10 @@ def fit(
         optimizer.step()
         if average is not None:
             average.update(model)
+        done = step + 1
+        after_step(done / steps)
         losses.append(loss.detach())
         seen += len(batch.labels)
-        done = step + 1
         if done % runtime.log_every == 0 or done == steps:
             mean = _finite_mean(losses, done, recipe.batch_size, runtime)
             spent = time.perf_counter() - clock
@@ -157,7 +160,7 @@ def fit(
 
 
 def _finite_mean(losses: list[Tensor], done: int, batch_size: int, runtime: Runtime) -> float:
-    """Mean of the losses of the last steps: the loop's one look at the device per logged stretch."""
+    """Average the losses of the last steps: this is the loop's one look at the device in a logged stretch."""
     values: list[float] = torch.stack(losses).tolist()
     for offset, value in enumerate(values):
         if not math.isfinite(value):

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row of MAE Tables 8-11 or VideoMAE Tables 9-11. Epochs may be fractions of a pass over the data.
+    """A recipe is a row of MAE Tables 8-11 or VideoMAE Tables 9-11. Epochs may be fractions of a pass over the data.
 
     ``base_lr`` is per 256 samples: the peak rate is ``base_lr * batch_size / 256`` (linear scaling rule).
     ``schedule`` multiplies ``epochs`` and leaves the warm-up alone (MAE Fig. 7).
@@ -47,14 +47,18 @@ class Recipe:
         return self.base_lr * self.batch_size / 256
 
     def steps(self, samples: int) -> int:
-        """Optimiser steps for ``epochs`` passes over ``samples`` items, the incomplete last batch dropped."""
+        """Count the steps of ``epochs`` passes over ``samples`` items, whose incomplete last batch is dropped."""
         return max(1, round(self.epochs * self.schedule * self.steps_per_epoch(samples)))
+
+    def samples_seen(self, samples: int) -> float:
+        """Count how many samples ``epochs`` passes over ``samples`` items look at."""
+        return self.epochs * self.schedule * samples
 
     def steps_per_epoch(self, samples: int) -> int:
         return max(1, samples // self.batch_size)
 
     def lr(self, step: int, samples: int) -> float:
-        """The rate at ``step``: linear warm-up from 0, then half a cosine to ``min_lr``."""
+        """Compute the rate at ``step``: it warms up linearly from 0, then falls to ``min_lr`` along half a cosine."""
         warmup = self.warmup_epochs * self.steps_per_epoch(samples)
         if step < warmup:
             return self.peak_lr * step / warmup
@@ -62,7 +66,7 @@ class Recipe:
         return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
     def build(self, model: nn.Module, layer_of: Callable[[str], int] | None = None, layers: int = 0) -> Optimizer:
-        """The optimiser over the trainable parameters of ``model``, grouped by ``parameter_groups``."""
+        """Build the optimiser over the trainable parameters of ``model``, grouped by ``parameter_groups``."""
         groups = parameter_groups(model, self.weight_decay, self.layer_decay, layer_of, layers)
         return OPTIMIZERS[self.optimizer](groups, self)
 
@@ -74,7 +78,7 @@ def parameter_groups(
     layer_of: Callable[[str], int] | None = None,
     layers: int = 0,
 ) -> list[dict[str, object]]:
-    """Groups of trainable parameters with ``weight_decay`` and ``lr_scale``.
+    """Group trainable parameters by ``weight_decay`` and ``lr_scale``.
 
     No decay on parameters with one axis (biases, norms), nor on those that the model's ``no_weight_decay()`` names.
     ``lr_scale`` is ``layer_decay ** (layers - layer_of(name))``: BEiT's layer-wise decay (MAE appendix A.1).

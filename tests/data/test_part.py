@@ -7,8 +7,9 @@ import itertools
 import pytest
 import torch
 
-from mae.data.files.tally import DecodedImages, DecodeReport
+from mae.data.files.tally import DecodeReport
 from mae.data.part import Part, part_of
+from mae.data.pictures.cache import DecodedImages
 from mae.data.source import Images, Source
 from mae.errors import DataError
 

@@ -14,7 +14,7 @@ from mae.data.source import Images, Source, Splits, resident
 
 META = torch.device("meta")
 TRAIN, TEST = (Images(torch.zeros(n, 3, 4, 4, dtype=torch.uint8), torch.zeros(n), ("a",)) for n in (6, 2))
-SPLITS = Splits(TRAIN, TRAIN, TEST, "six and two")
+SPLITS = Splits(TRAIN, TRAIN, TEST)
 BYTES = 8 * 48
 
 
@@ -31,7 +31,6 @@ def test_pixels_that_fit_are_moved_and_a_set_that_serves_twice_is_moved_once() -
     moved = resident(SPLITS, META, BYTES)
     assert moved.train is moved.pretrain
     assert all(source.pixels.device == META for source in (moved.train, moved.test))  # type: ignore[attr-defined]
-    assert moved.identity == SPLITS.identity
 
 
 @pytest.mark.parametrize("splits", [SPLITS, replace(SPLITS, pretrain=Streamed())])

@@ -1,13 +1,37 @@
-"""A fresh output folder for each test, with a tracking database copied from one that was made once."""
+"""No data set of the environment; a fresh output folder for each test, with a tracking database made once."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from experiments.ablation import CONF
 from experiments.tracking import Tracker, tracking_uri
+from tests.experiments.fresh import files_are_there, forget
+
+
+@pytest.fixture(autouse=True, scope="module")
+def surroundings() -> Iterator[None]:
+    """Data sets and files of weights that the environment names would be read: none is named."""
+    named = {name for path in CONF.rglob("*.yaml") for name in re.findall(r"oc\.env:(\w+)", path.read_text())}
+    assert "IMAGENET" in named
+    with pytest.MonkeyPatch.context() as patch:
+        for name in named:
+            patch.delenv(name, raising=False)
+        forget()  # specs hold what the environment named when they were composed
+        yield
+    forget()
+
+
+@pytest.fixture
+def no_files() -> Iterator[None]:
+    """Rows at the papers' scale can be planned without their data: see ``files_are_there``."""
+    with files_are_there():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import Generator
 
-from experiments import benchmark
-from experiments import benchmark_pipelines as pipelines
-from experiments.benchmark import DEFAULT_SHAPES, main, parse
-from experiments.benchmark_pipelines import PIPELINES, SIDES, Side, measure, most_ahead, ready, sides_of
+from experiments.benchmark import __main__ as command
+from experiments.benchmark import pipelines, steps
+from experiments.benchmark.__main__ import main, parse
+from experiments.benchmark.pipelines import PIPELINES, SIDES, Side, measure, most_ahead, ready, sides_of
+from experiments.benchmark.steps import DEFAULT_SHAPES
+from experiments.stages.evaluation import stage_of
 from mae.data.augment.color import Normalise
 from mae.data.augment.compose import Compose
 from mae.data.source import Images
@@ -32,22 +34,22 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines, "CLIPS", {"train": 8, "test": 8})
     monkeypatch.setattr(pipelines, "PICTURES", {"train": 64, "test": 13})
     monkeypatch.setattr(pipelines, "keep_freed_memory", lambda: None)
-    for module in ("pictures.images", "clips.files", "clips.cache"):
+    for module in ("pictures.stream", "clips.stream", "clips.cache"):
         monkeypatch.setattr(f"mae.data.{module}.default_workers", lambda: 1)
 
 
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("pipelines=desk_image", "unknown pipeline 'desk_image': did you mean desk_images"),
-        ("pipelines=desk_images,", "unknown pipeline ''"),
-        ("shapes=vit", "unknown shape 'vit': did you mean vit_"),
+        ("pipelines=desk_image", "unknown pipelines 'desk_image': did you mean desk_images"),
+        ("pipelines=,", "pipelines= names nothing; write pipelines=NAME"),
+        ("shapes=vit", "unknown shapes 'vit': did you mean vit_"),
         ("threads=x", "threads=x: give a whole number"),
         ("threads=-1", "threads=-1: give a whole number"),
-        ("seconds=x", "seconds=x: give a number above 0"),
-        ("seconds=0", "seconds=0: give a number above 0"),
-        ("seconds=nan", "seconds=nan: give a number above 0"),
-        ("seconds=inf", "seconds=inf: give a number above 0"),
+        ("seconds=x", "seconds=x: give a number of at least 0.001"),
+        ("seconds=0", "seconds=0: give a number of at least 0.001"),
+        ("seconds=nan", "seconds=nan: give a number"),
+        ("seconds=inf", "seconds=inf: give a number"),
         ("rounds=0", "rounds=0: give a whole number"),
         ("mask.ratio=0.5", "unknown key 'mask.ratio'"),
     ],
@@ -123,9 +125,9 @@ def test_every_feed_gives_the_desk_recipe_batches_of_one_shape(name: str, few: N
     made = pipeline.material(tmp_path)
     shapes = set()
     for feed, overrides in pipeline.feeds.items():
-        spec = pipeline.spec((*made, *overrides, *_small(name)))
-        assert spec["scale"] == "desk"
-        sides = sides_of(spec, pipeline.stage, tmp_path / "cache", CPU)
+        stage = stage_of(pipeline.spec((*made, *overrides, *_small(name))), pipeline.stage)
+        assert stage.spec.scale == "desk"
+        sides = sides_of(stage, tmp_path / "cache", CPU)
         images = sides["ready batches"].source.batch.images  # type: ignore[attr-defined]
         assert images.dtype == torch.float32
         assert len(images) == sides["end to end"].batch
@@ -170,10 +172,10 @@ def test_a_turn_counts_neither_its_first_nor_its_last_stretch() -> None:
 def test_a_shape_has_ratios_and_the_parts_of_its_step_make_a_whole(
     decoder: Transformer | None, frozen: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shape = benchmark.Shape(2, 16, (1, 8, 8), Transformer(16, 1, 2), decoder, frozen=frozen)
-    monkeypatch.setitem(benchmark.SHAPES, "tiny", shape)
-    monkeypatch.setattr(benchmark, "matmul_peak", lambda device, precision: 1e9)
-    monkeypatch.setattr(benchmark, "keep_freed_memory", lambda keep: None)
+    shape = steps.Shape(2, 16, (1, 8, 8), Transformer(16, 1, 2), decoder, frozen=frozen)
+    monkeypatch.setitem(steps.SHAPES, "tiny", shape)
+    monkeypatch.setattr(command, "matmul_peak", lambda device, precision: 1e9)
+    monkeypatch.setattr(steps, "keep_freed_memory", lambda keep: None)
     assert main(["shapes=tiny", "rounds=2", "seconds=0.001", "device=cpu", f"out={tmp_path / 'found.json'}"]) == 0
     found = json.loads((tmp_path / "found.json").read_text())["shapes"]["tiny"]
     for precision in ("fp32", "bf16"):

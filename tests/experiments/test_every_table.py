@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.plan import exists
-from experiments.spec import ablation_names, load_ablation
+from experiments.ablation import ablation_names, exists, load_ablation
 
 ROOT = Path(__file__).resolve().parents[2]
 

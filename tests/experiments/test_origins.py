@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,37 +12,34 @@ import torch
 from safetensors.torch import save_file
 
 from experiments import work
-from experiments.assemble import autoencoder_of, check, encoder_of
+from experiments.ablation import SpecError, load_ablation
+from experiments.assemble import encoder_of, method_of
 from experiments.command import pending
-from experiments.execute import critical_first, machine_of, workers_for
-from experiments.plan import PRETRAIN, SUPERVISED, Job, plan
-from experiments.spec import Spec, SpecError, _composed, load_ablation, origin_of
+from experiments.execute import critical_first, workplace
+from experiments.plan import Job, plan
+from experiments.preflight import Offer, workers_for
+from experiments.spec import PRETRAIN, SUPERVISED, Spec, origin_of
+from experiments.stages import evaluation
 from experiments.tracking import Tracker, tracking_uri
 from mae.data.source import Images, Splits
 from mae.train.checkpoint import Checkpoints
+from tests.experiments.fresh import forget
 
 Jobs = Callable[..., list[Job]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def surroundings() -> Iterator[None]:
-    """No data set and no file of weights named by the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("SSV2", "K400", "VIT_B_IN21K", "IMAGENET"):
-            patch.delenv(name, raising=False)
-        _composed.cache_clear()  # specs hold what the environment named when they were composed
-        yield
-    _composed.cache_clear()
-
-
 @pytest.fixture
-def jobs() -> Jobs:
+def jobs(no_files: None) -> Jobs:
     """The jobs of one row of a table, for one seed."""
 
     def found(table: str, row: str, scale: str = "smoke", *overrides: str) -> list[Job]:
         return plan([load_ablation(table)], scale, 1, overrides, [row])
 
     return found
+
+
+def costing(job: Job, flops: float) -> Job:
+    return replace(job, facts=replace(job.facts, flops=flops))
 
 
 BOTH = ("video_pretraining_strategy", "IN-21k+K400 sup.")
@@ -62,11 +60,15 @@ def test_a_change_at_the_root_of_a_chain_renames_all_of_it(jobs: Jobs, monkeypat
 
     def other(spec: Spec) -> Spec | None:
         found = origin_of(spec)
-        if found is not None and found["data"]["frames"] == 1:
-            found["evaluate"][SUPERVISED]["protocol"]["recipe"]["weight_decay"] = 0.0
-        return found
+        if found is None or found.data.frames > 1:
+            return found
+        tree = copy.deepcopy(found.tree)
+        tree["evaluate"][SUPERVISED]["protocol"]["recipe"]["weight_decay"] = 0.0
+        return Spec.of(tree)
 
+    forget()
     monkeypatch.setattr("experiments.plan.origin_of", other)
+    monkeypatch.setattr("experiments.stages.evaluation.origin_of", other)
     after = jobs(*BOTH)
     assert len({job.fingerprint for job in [*before, *after]}) == 2 * len(before)
 
@@ -85,8 +87,8 @@ def test_columns_with_data_of_their_own_have_a_pretraining_each_and_one_is_shown
     pretrainings = [job for job in found if job.stage == PRETRAIN]
     assert len({job.fingerprint for job in pretrainings}) == 2
     assert [len(job.shown) for job in pretrainings] == [1, 0]
-    assert pretrainings[0].spec["data"]["classes"] == 174
-    assert {job.stage: job.spec["data"]["classes"] for job in found if job.stage != PRETRAIN} == {
+    assert pretrainings[0].spec.data.classes == 174
+    assert {job.stage: job.spec.data.classes for job in found if job.stage != PRETRAIN} == {
         "ssv2": 174,
         "k400": 400,
     }
@@ -104,7 +106,7 @@ def test_a_chain_whose_weights_are_gone_is_run_again_as_far_as_it_is_needed(jobs
     done = {job.fingerprint for job in chain}
     assert pending(chain, done, tmp_path) == []
     assert pending(chain, done - {first.fingerprint}, tmp_path) == [pictures, clips, first]
-    machine_of(tmp_path, "cpu", "smoke").weights(clips.fingerprint).save({"encoder.x": torch.zeros(1)}, {"step": 1})
+    workplace(tmp_path, "cpu", "smoke").weights(clips.fingerprint).save({"encoder.x": torch.zeros(1)}, {"step": 1})
     assert pending(chain, done - {first.fingerprint}, tmp_path) == [first]
     assert pending(chain, set(), tmp_path) == [pictures, clips, first, second]
 
@@ -117,8 +119,8 @@ def test_jobs_come_by_the_longest_path_that_begins_with_them(jobs: Jobs) -> None
     places = {job.fingerprint: place for place, job in enumerate(ordered)}
     assert all(job.needs is None or places[job.needs] < places[job.fingerprint] for job in mixed)
     pictures, clips, first, second = chain
-    heavy = [replace(job, flops=1e15) if job is second else replace(job, flops=1.0) for job in chain]
-    light = [replace(job, flops=10.0) for job in other]
+    heavy = [costing(job, 1e15 if job is second else 1.0) for job in chain]
+    light = [costing(job, 10.0) for job in other]
     ordered = critical_first([*light, *heavy])
     assert [job.fingerprint for job in ordered[:3]] == [job.fingerprint for job in (pictures, clips, second)]
     assert ordered[-1].fingerprint == first.fingerprint
@@ -128,21 +130,21 @@ def test_jobs_come_by_the_longest_path_that_begins_with_them(jobs: Jobs) -> None
     ("cores", "scale", "workers"), [(1, "desk", 1), (2, "desk", 2), (64, "desk", 4), (64, "gpu", 1)]
 )
 def test_as_many_processes_as_can_be_busy(
-    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, scale: str, workers: int
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, cores: int, scale: str, workers: int
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("experiments.preflight.cores", lambda: cores)
     mixed = [*jobs("video_pretraining_strategy", "VideoMAE"), *jobs(*BOTH)]
-    assert workers_for(mixed, machine_of(tmp_path, "cpu", scale)) == workers  # two rows of two columns
+    assert workers_for(mixed, scale, Offer("cpu", "fp32")) == workers  # two rows of two columns
 
 
 def test_a_file_of_weights_that_is_not_there_is_refused_before_training(jobs: Jobs) -> None:
-    with pytest.raises(SpecError, match=r"origin\.path=None is no file; name the weights to start from"):
-        check(jobs("video_pretraining_strategy", "ImageNet-21k sup.", "paper"))
+    with pytest.raises(SpecError, match=r"origin\.path=null is no file; name the weights to start from"):
+        jobs("video_pretraining_strategy", "ImageNet-21k sup.", "paper")
 
 
 def test_an_origin_of_another_shape_is_refused_before_training(jobs: Jobs) -> None:
     with pytest.raises(SpecError, match="choose a model of their width and patch size"):
-        check(jobs("video_pretraining_data", "IN-1K ImageMAE", "smoke", "model.encoder.width=16"))
+        jobs("video_pretraining_data", "IN-1K ImageMAE", "smoke", "model.encoder.width=16")
 
 
 def test_an_evaluation_starts_from_the_weights_of_a_file(
@@ -150,7 +152,7 @@ def test_an_evaluation_starts_from_the_weights_of_a_file(
 ) -> None:
     torch.manual_seed(0)
     path = out / "weights.safetensors"
-    model = autoencoder_of(jobs("video_masking", "tube 90")[0].spec)
+    model = method_of(jobs("video_masking", "tube 90")[0].spec)
     save_file(dict(model.state_dict()), path)
     job, *_ = jobs("video_masking", "tube 90", "smoke", "origin=file", f"origin.path={path}")
     assert (job.stage, job.needs) == ("ssv2", None)
@@ -160,12 +162,12 @@ def test_an_evaluation_starts_from_the_weights_of_a_file(
         seen.append({name: tensor.clone() for name, tensor in encoder.state_dict().items()})
         return {"top1": 0.0}
 
-    monkeypatch.setattr("mae.train.evaluate.FineTune.__call__", look)
+    monkeypatch.setattr("mae.heads.fine_tuning.FineTune.__call__", look)
     nothing = Images(torch.zeros(1, 3, 1, 1), torch.zeros(1, dtype=torch.int64), ("a",))
-    splits = Splits(nothing, nothing, nothing, "nothing")
-    monkeypatch.setattr(work, "data_of", lambda *_: (splits, None))
-    tracker, machine = Tracker(tracking_uri(out), out), machine_of(out, "cpu", "smoke")
-    work.run_job(job, tracker, machine, lambda flops, words: None)
+    splits = Splits(nothing, nothing, nothing)
+    monkeypatch.setattr(evaluation, "assembled", lambda *_: (splits, None))
+    tracker, here = Tracker(tracking_uri(out), out), workplace(out, "cpu", "smoke")
+    work.run_job(job, tracker, here, lambda flops, words: None)
     expected = model.encoder.state_dict()
     assert seen[0].keys() == expected.keys() == encoder_of(job.spec).state_dict().keys()
     assert all(torch.equal(seen[0][name], expected[name]) for name in expected)
@@ -173,11 +175,11 @@ def test_an_evaluation_starts_from_the_weights_of_a_file(
 
 def test_a_supervised_training_leaves_an_encoder_that_the_next_one_inflates(jobs: Jobs, out: Path) -> None:
     pictures, clips, *_ = jobs(*BOTH)
-    tracker, machine = Tracker(tracking_uri(out), out), machine_of(out, "cpu", "smoke")
+    tracker, here = Tracker(tracking_uri(out), out), workplace(out, "cpu", "smoke")
     for job in (pictures, clips):
-        work.run_job(job, tracker, machine, lambda flops, words: None)
-    left = [_weights(machine.weights(job.fingerprint)) for job in (pictures, clips)]
-    frames = clips.spec["model"]["patch"][0]
+        work.run_job(job, tracker, here, lambda flops, words: None)
+    left = [_weights(here.weights(job.fingerprint)) for job in (pictures, clips)]
+    frames = clips.spec.model.patch[0]
     assert left[1]["encoder.embed.weight"].shape[1] == frames * left[0]["encoder.embed.weight"].shape[1]
     assert left[1].keys() - {"encoder.class_token"} == left[0].keys() - {"encoder.class_token"}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from experiments.command import Pace, pace_of
-from experiments.plan import Job
+from experiments.cost import Pace, pace_of
+from experiments.plan import Facts, Job
 
 
 def run(stage: str, rate: float | None, scale: str = "desk") -> Any:
@@ -17,7 +17,8 @@ def run(stage: str, rate: float | None, scale: str = "desk") -> Any:
 
 
 def job(stage: str, flops: float) -> Job:
-    return Job(stage, "", {}, None, flops)
+    spec: Any = None  # the pace of a job does not depend on it
+    return Job(spec, stage, Facts("", None, flops, 0.0, 1, 0))
 
 
 def test_each_stage_goes_at_the_median_of_its_own_runs_and_workers_share_the_time() -> None:

@@ -10,15 +10,21 @@ import pytest
 import torch
 import yaml
 
-from experiments.assemble import augment_of, autoencoder_of, encoder_of, evaluation_of, make, mask_of, recipe_of
-from experiments.spec import Spec, SpecError, compose, load_ablation, spec_of
+from experiments.ablation import SpecError, load_ablation
+from experiments.assemble import augment_of, encoder_of, make, method_of
+from experiments.compose import compose
+from experiments.spec import Spec, spec_of
+from experiments.stages.evaluation import Evaluation, stage_of
+from experiments.stages.pretraining import Pretraining
 from mae.data.augment.compose import Compose
-from mae.data.augment.crops import RandomResizedCrop
+from mae.data.augment.crops import CentreOfResized, RandomResizedCrop
 from mae.data.augment.rand_augment import RandAugment
-from mae.data.pictures.folder import CentreOfResized
 from mae.data.source import Augment
-from mae.flops import num_keep
-from mae.train.evaluate import LinearProbe
+from mae.heads.classifier import Classifier
+from mae.heads.linear_probe import LinearProbe
+from mae.masking import num_keep
+from mae.methods.masked_autoencoder import MaskedAutoencoder
+from mae.targets import PatchNormalisedPixels, Pixels
 from mae.train.optim import parameter_groups
 
 FACTS = yaml.safe_load((Path(__file__).parent / "paper_facts.yaml").read_text(encoding="utf-8"))
@@ -44,6 +50,14 @@ def row(ablation: str, label: str) -> Spec:
     return spec_of(table, table.rows[label], "paper", seed=0)
 
 
+def method(spec: Spec) -> MaskedAutoencoder:
+    """The masked autoencoder of a row, without memory."""
+    with torch.device("meta"):
+        found = method_of(spec)
+    assert isinstance(found, MaskedAutoencoder)
+    return found
+
+
 def of(facts: dict[str, Any], model: str) -> dict[str, Any]:
     return {**facts["all"], **facts[model]}
 
@@ -65,11 +79,11 @@ def crops(augment: Augment) -> list[Augment]:
 def test_recipe_of_a_protocol_is_the_published_one(protocol: str, model: str) -> None:
     ablation, label, stage = ROWS[protocol, model]
     spec = row(ablation, label)
-    evaluation = evaluation_of(spec, stage)
+    evaluation = Evaluation(spec, stage)
     assert evaluation.recipe is not None
     assert differences(evaluation.recipe, of(FACTS["recipes"][protocol], model)) == {}
-    assert differences(evaluation, of(FACTS["protocols"][protocol], model)) == {}
-    assert spec["evaluate"][stage]["init"] == ("random" if protocol == "scratch" else "pretrained")
+    assert differences(evaluation.head, of(FACTS["protocols"][protocol], model)) == {}
+    assert evaluation.protocol.init == ("random" if protocol == "scratch" else "pretrained")
 
 
 @pytest.mark.parametrize(("protocol", "model"), list(ROWS))
@@ -87,26 +101,24 @@ def test_rows_train_the_model_that_they_name(protocol: str, model: str) -> None:
 
 @pytest.mark.parametrize("model", ["vit_b16", "vit_l16", "vit_h14"])
 def test_every_encoder_has_the_same_decoder(model: str) -> None:
-    with torch.device("meta"):
-        shape = autoencoder_of(row(*ROWS["repo", model][:2])).decoder.shape
+    shape = method(row(*ROWS["repo", model][:2])).decoder.shape
     assert {"width": shape.width, "depth": shape.depth, "heads": shape.heads} == FACTS["decoder"]
 
 
 def test_smallest_autoencoder_has_as_many_parameters_as_the_released_one() -> None:
-    with torch.device("meta"):
-        model = autoencoder_of(row("model_size", "MAE ViT-B"))
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 111_655_680
+    parameters = method(row("model_size", "MAE ViT-B")).parameters()
+    assert sum(p.numel() for p in parameters if p.requires_grad) == 111_655_680
 
 
 def test_pretraining_recipe_is_the_published_one() -> None:
-    recipe = recipe_of(row("decoder_depth", "8"))
+    recipe, longer = (Pretraining(row(*of)).recipe for of in (("decoder_depth", "8"), ("model_size", "MAE ViT-L")))
     assert differences(recipe, FACTS["recipes"]["pretrain"]) == {}
-    assert recipe_of(row("model_size", "MAE ViT-L")).epochs * 2 == 1600
-    assert recipe_of(row("model_size", "MAE ViT-L")).schedule == 2
+    assert longer.epochs * 2 == 1600
+    assert longer.schedule == 2
 
 
 def test_probe_is_the_published_one() -> None:
-    probe = evaluation_of(row("decoder_depth", "8"), "linear")
+    probe = Evaluation(row("decoder_depth", "8"), "linear").head
     assert isinstance(probe, LinearProbe)
     assert differences(probe.recipe, FACTS["recipes"]["linear"]) == {}
     assert (probe.pooling, probe.cached) == ("class", False)
@@ -116,17 +128,17 @@ def test_probe_is_the_published_one() -> None:
 def test_schedule_row_trains_the_epochs_of_its_label(epochs: str) -> None:
     overrides = [*load_ablation("schedule").rows[epochs].set["all"]]
     multiple = float(overrides[0].partition("=")[2])
-    assert recipe_of(row("decoder_depth", "8")).epochs * multiple == int(epochs)
+    assert Pretraining(row("decoder_depth", "8")).recipe.epochs * multiple == int(epochs)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "linear", "finetune"])
 def test_rate_rises_over_the_published_warm_up_and_falls_to_zero(stage: str) -> None:
     spec = row("decoder_depth", "8")
-    recipe = recipe_of(spec) if stage == "pretrain" else evaluation_of(spec, stage).recipe
+    recipe = stage_of(spec, stage).recipe
     assert recipe is not None
     facts = FACTS["recipes"][stage]
     warmup = facts["warmup_epochs"] if "warmup_epochs" in facts else facts["all"]["warmup_epochs"]
-    samples, peak = spec["data"]["samples"]["train"], recipe.peak_lr
+    samples, peak = spec.data.samples["train"], recipe.peak_lr
     first = warmup * recipe.steps_per_epoch(samples)
     assert recipe.lr(0, samples) == 0
     assert recipe.lr(first // 2, samples) == pytest.approx(peak / 2, rel=1e-3)
@@ -137,12 +149,13 @@ def test_rate_rises_over_the_published_warm_up_and_falls_to_zero(stage: str) -> 
 @pytest.mark.parametrize("model", ["vit_b16", "vit_l16", "vit_h14"])
 def test_layers_of_a_fine_tuned_encoder_decay_as_published(model: str) -> None:
     spec = row(*ROWS["repo", model][:2])
-    evaluation = evaluation_of(spec, "finetune")
+    head = Evaluation(spec, "finetune").head
     depth, facts = FACTS["architecture"][model]["depth"], of(FACTS["recipes"]["repo"], model)
     with torch.device("meta"):
-        classifier = evaluation.classifier(encoder_of(spec), 1000)
-    assert evaluation.recipe is not None
-    settings = (evaluation.recipe.weight_decay, evaluation.recipe.layer_decay)
+        classifier = head.classifier(encoder_of(spec), 1000)
+    assert isinstance(classifier, Classifier)
+    assert head.recipe is not None
+    settings = (head.recipe.weight_decay, head.recipe.layer_decay)
     groups = parameter_groups(classifier, *settings, classifier.layer_of, depth + 1)
     scale = {name: group["lr_scale"] for group in groups for name in group["names"]}  # type: ignore[attr-defined]
     expected = {"encoder.embed.weight": depth + 1, "head.weight": 0}
@@ -153,8 +166,7 @@ def test_layers_of_a_fine_tuned_encoder_decay_as_published(model: str) -> None:
 @pytest.mark.parametrize("stage", ["pretrain", "finetune", "linear"])
 def test_training_crop_is_the_published_one(stage: str) -> None:
     spec, facts = row("decoder_depth", "8"), FACTS["crop"]
-    section = spec["augment"] if stage == "pretrain" else spec["evaluate"][stage]["augment"]
-    crop, *rest = crops(augment_of(spec, section))
+    crop, *rest = crops(augment_of(stage_of(spec, stage).augment, spec.data))
     assert isinstance(crop, RandomResizedCrop)
     assert (list(crop.scale), crop.flip, crop.interpolation) == (facts[stage], facts["flip"], "bicubic")
     assert list(crop.size) == [facts["size"]] * 2  # type: ignore[arg-type]
@@ -167,31 +179,32 @@ def test_training_crop_is_the_published_one(stage: str) -> None:
 
 def test_pictures_are_tested_on_the_centre_of_a_resized_view() -> None:
     spec, facts = row("decoder_depth", "8"), FACTS["crop"]
-    view = make(spec["data"]["test_augment"])
+    view = make(spec.data.test_augment)
     assert view == CentreOfResized([facts["size"]] * 2, [facts["resize"]] * 2)
 
 
 def test_every_masking_ratio_leaves_the_published_number_of_patches() -> None:
-    mask = mask_of(row("decoder_depth", "8"))
+    mask = method(row("decoder_depth", "8")).strategy
     assert (mask.ratio, mask.rounding) == (0.75, "mae")  # type: ignore[attr-defined]
     found = {ratio: num_keep(14 * 14, float(ratio), "mae") for ratio in FACTS["visible"]}
     assert found == FACTS["visible"]
 
 
 def test_first_table_pretrains_on_unnormalised_pixels_and_the_large_study_on_normalised_ones() -> None:
-    assert row("decoder_depth", "8")["target"]["_target_"].endswith(".Pixels")
-    assert row("model_size", "MAE ViT-L")["target"]["_target_"].endswith(".PatchNormalisedPixels")
+    first, large = (method(row(*of)).target for of in (("decoder_depth", "8"), ("model_size", "MAE ViT-L")))
+    assert isinstance(first, Pixels)
+    assert isinstance(large, PatchNormalisedPixels)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "desk", "gpu", "paper"])
 def test_a_scale_states_its_name(scale: str) -> None:
-    assert compose([f"scale={scale}"])["scale"] == scale
+    assert compose(scale, ())["scale"] == scale
 
 
 def test_epochs_may_be_fractions_and_other_whole_numbers_may_not() -> None:
     key = "evaluate.finetune.protocol.recipe"
     ablation = load_ablation("decoder_depth")
     spec = spec_of(ablation, ablation.rows["8"], "desk", 0, [f"{key}.epochs=0.5"])
-    assert spec["evaluate"]["finetune"]["protocol"]["recipe"]["epochs"] == 0.5
+    assert spec.evaluate["finetune"].protocol["recipe"]["epochs"] == 0.5
     with pytest.raises(SpecError, match="expected a whole number"):
         spec_of(ablation, ablation.rows["8"], "desk", 0, [f"{key}.batch_size=0.5"])

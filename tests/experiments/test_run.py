@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from experiments import run as command
-from experiments.plan import plan, variant_of
-from experiments.spec import SpecError, load_ablation, spec_of
+from experiments.ablation import load_ablation
+from experiments.plan import plan, variant
+from experiments.spec import spec_of
 from experiments.tracking import Tracker, measurements, tracking_uri
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,10 +108,10 @@ from dataclasses import replace
 from experiments import run, work
 original = work.run_job
 count = 0
-def run_job(job, tracker, machine, progress):
+def run_job(job, tracker, place, progress):
     global count
     count += 1
-    machine = replace(machine, checkpoint_every=0.0)
+    place = replace(place, checkpoint_every=0.0)
     if {moment!r} == "between" and count == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     if job.stage == {moment!r}:
@@ -120,7 +121,7 @@ def run_job(job, tracker, machine, progress):
             if step >= 3:
                 os.kill(os.getpid(), signal.SIGKILL)
         work.Record.curve = curve
-    original(job, tracker, machine, progress)
+    original(job, tracker, place, progress)
 work.run_job = run_job
 sys.exit(run.main(sys.argv[1:]))
 """
@@ -216,7 +217,7 @@ def test_a_full_disk_is_refused_before_training(
     out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("experiments.execute.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("experiments.preflight.shutil.disk_usage", lambda path: usage)
     assert main(out, *SMOKE) == 2
     assert "has 1 MB free and these runs need" in capsys.readouterr().err
 
@@ -247,28 +248,10 @@ def test_the_default_row_is_planned_once_for_all_its_tables() -> None:
     assert {(cell.table, cell.row) for cell in shared[0].cells} == {("decoder_depth", "8"), ("masking_ratio", "75")}
 
 
-@pytest.mark.parametrize(
-    ("override", "changes"),
-    [
-        ("mask.ratio=0.6", {"pretrain", "finetune", "linear"}),
-        ("evaluate.linear.protocol.recipe.epochs=7", {"linear"}),
-        ("evaluate.finetune.protocol.recipe.epochs=7", {"finetune"}),
-        ("precision=fp32", {"pretrain", "finetune", "linear"}),
-    ],
-)
-def test_a_fingerprint_changes_with_what_its_stage_computes_and_with_nothing_else(
-    override: str, changes: set[str]
-) -> None:
-    ablation = load_ablation("decoder_depth")
-    base = {job.stage: job.fingerprint for job in plan([ablation], "desk", 1, rows=["8"])}
-    other = {job.stage: job.fingerprint for job in plan([ablation], "desk", 1, [override], rows=["8"])}
-    assert {stage for stage in base if base[stage] != other[stage]} == changes
-
-
 def test_a_changed_spec_takes_the_old_run_out_of_the_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(out, *SMOKE) == 0
     old = set(measurements(tracking_uri(out))["fingerprint"])
-    monkeypatch.setattr("experiments.plan.NUMERICS", 999)
+    monkeypatch.setattr("experiments.stages.stage.NUMERICS", 999)
     assert main(out, *SMOKE) == 0
     new = set(measurements(tracking_uri(out))["fingerprint"])
     assert len(new) == len(old) == 3
@@ -277,7 +260,7 @@ def test_a_changed_spec_takes_the_old_run_out_of_the_table(out: Path, monkeypatc
 
 def test_overrides_of_the_user_make_a_table_of_their_own(out: Path) -> None:
     assert main(out, *SMOKE, "mask.ratio=0.5") == 0
-    assert variant_of(["mask.ratio=0.5"]) == "mask.ratio=0.5"
+    assert variant(["mask.ratio=0.5"]) == "mask.ratio=0.5"
     assert (out / "report" / "tables" / "decoder_depth--mask.ratio=0.5.csv").exists()
     assert set(measurements(tracking_uri(out))["variant"]) == {"mask.ratio=0.5"}
 
@@ -285,16 +268,7 @@ def test_overrides_of_the_user_make_a_table_of_their_own(out: Path) -> None:
 def test_a_row_means_the_same_at_every_scale() -> None:
     ablation = load_ablation("decoder_depth")
     for scale in ("smoke", "desk", "paper"):
-        assert spec_of(ablation, ablation.rows["12"], scale, 0)["model"]["decoder"]["depth"] == 12
-
-
-def test_an_unknown_key_of_an_ablation_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "ablation"
-    folder.mkdir()
-    (folder / "x.yaml").write_text("title: t\nquestion: q\npaper: {}\ncolumns: {}\nrows: {}\nclaim: []\n")
-    monkeypatch.setattr("experiments.spec.CONF", tmp_path)
-    with pytest.raises(SpecError, match="unknown key 'claim': did you mean claims"):
-        load_ablation("x")
+        assert spec_of(ablation, ablation.rows["12"], scale, 0).model.decoder["depth"] == 12
 
 
 def test_the_keyboard_stops_the_command_and_leaves_it_resumable(out: Path) -> None:

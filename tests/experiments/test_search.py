@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,17 @@ import pytest
 import yaml
 
 from experiments import execute as execution
-from experiments import spec as specs
+from experiments.ablation import CONF, SpecError, load_ablation
 from experiments.plan import Job, plan
 from experiments.search import main
-from experiments.space import Parameter, load_search, parse_search, space_of
-from experiments.spec import CONF, SpecError, load_ablation
-from experiments.study import Result, Study, storage_url
+from experiments.searching.space import Parameter, load_search, parse_search, space_of
+from experiments.searching.study import Result, Study, storage_url
+from experiments.spec import Spec, spec_of
 from experiments.tracking import Tracker, tracking_uri
 from mae.errors import NotFinite
 
 RATIO = Parameter("mask.ratio", 0.1, 0.95, "masking ratio")
 Stop = Callable[[int], BaseException | None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compose_once() -> Iterator[None]:
-    """Composition is slow, and the tests compose the same few specs."""
-    composed: dict[tuple[str, ...], specs.Spec] = {}
-    real = specs.compose
-
-    def compose(overrides: Sequence[str]) -> specs.Spec:
-        if tuple(overrides) not in composed:
-            composed[tuple(overrides)] = real(overrides)
-        return copy.deepcopy(composed[tuple(overrides)])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(specs, "compose", compose)
-        yield
 
 
 class Executor:
@@ -49,20 +32,25 @@ class Executor:
         self.calls: list[list[Job]] = []
         self.stop: Stop = lambda call: None
 
-    def __call__(self, jobs: Sequence[Job], tracker: Tracker, machine: Any, again: bool = False) -> None:
+    def __call__(self, jobs: Sequence[Job], tracker: Tracker, place: Any, again: bool = False) -> None:
         self.calls.append(list(jobs))
         if error := self.stop(len(self.calls)):
             raise error
         for job in jobs:
-            facts = {"stage": job.stage, "scale": job.spec["scale"], "seed": str(job.spec["seed"])}
+            facts = {"stage": job.stage, "scale": job.spec.scale, "seed": str(job.spec.seed)}
             tables = {f"table.{cell.table}": cell.row for cell in job.cells}
             record = tracker.open(job.name, {**facts, **tables, "fingerprint": job.fingerprint}, {})
-            record.finish({f"{job.stage}/top1": accuracy(job.spec["mask"]["ratio"], job.spec["seed"])}, {})
+            record.finish({f"{job.stage}/top1": accuracy(ratio(job), job.spec.seed)}, {})
 
     @property
     def ratios(self) -> list[float]:
         """The ratio of each call."""
-        return [jobs[0].spec["mask"]["ratio"] for jobs in self.calls]
+        return [ratio(jobs[0]) for jobs in self.calls]
+
+
+def ratio(job: Job) -> float:
+    found: float = job.spec.method["mask"]["ratio"]
+    return found
 
 
 def accuracy(ratio: float, seed: int) -> float:
@@ -204,7 +192,7 @@ def test_what_is_suggested_next_depends_on_the_finished_trials_alone(tmp_path: P
 
 def test_ratios_that_keep_equally_many_patches_settle_on_one_and_a_published_one_stays() -> None:
     found = load_search("masking_ratio")
-    space = space_of(found, specs.compose(["scale=smoke"]), "smoke")
+    space = space_of(found, default_spec(), "smoke")
     assert space.visible is not None
     ratios = [k / 1000 for k in range(100, 951)]
     settled = {ratio: space.settle(ratio) for ratio in ratios}
@@ -217,12 +205,17 @@ def test_ratios_that_keep_equally_many_patches_settle_on_one_and_a_published_one
 
 
 def test_a_range_wider_than_the_grid_is_narrowed_to_ratios_that_exist() -> None:
-    spec = specs.compose(["scale=smoke", "model.patch=[1,8,8]"])  # nine patches: 0.9 would keep none
+    spec = default_spec("model.patch=[1,8,8]")  # nine patches: 0.9 would keep none
     space = space_of(load_search("masking_ratio"), spec, "smoke")
     assert space.parameter.low == 0.1
     assert 0.8 < space.parameter.high < 0.9
     assert 0.9 not in space.enqueue
     assert space.enqueue[0] == 0.75
+
+
+def default_spec(*overrides: str) -> Spec:
+    table = load_ablation("masking_ratio")
+    return spec_of(table, table.rows["75"], "smoke", 0, overrides)
 
 
 def declared(**changed: Any) -> str:

@@ -10,27 +10,23 @@ import pytest
 import torch
 import yaml
 
-from experiments.assemble import (
-    augment_of,
-    autoencoder_of,
-    encoder_of,
-    evaluation_of,
-    grid_of,
-    mask_of,
-    recipe_of,
-    sampling_of,
-)
-from experiments.plan import PRETRAIN
-from experiments.spec import Spec, at_scale, load_ablation, spec_of
-from mae.classifier import Classifier
+from experiments.ablation import at_scale, load_ablation
+from experiments.assemble import augment_of, encoder_of, grid_of, method_of
+from experiments.spec import Spec, spec_of
+from experiments.stages.evaluation import Evaluation
+from experiments.stages.pretraining import Pretraining
 from mae.data.augment.clip_crops import MultiScaleCrop
 from mae.data.augment.compose import Compose
 from mae.data.augment.crops import RandomResizedCrop
 from mae.data.augment.rand_augment import RandAugment
 from mae.data.clips.sampling import Dense, Uniform
 from mae.data.source import Augment
+from mae.heads.classifier import Classifier
+from mae.heads.fine_tuning import FineTune
+from mae.heads.linear_probe import LinearProbe
+from mae.masking import Tube
+from mae.methods.masked_autoencoder import MaskedAutoencoder
 from mae.targets import ChannelNormalisedPixels
-from mae.train.evaluate import FineTune, LinearProbe
 
 FACTS = yaml.safe_load((Path(__file__).parent / "paper_facts.yaml").read_text(encoding="utf-8"))["videomae"]
 SETS = ("ssv2", "k400", "ucf101", "hmdb51")
@@ -56,6 +52,14 @@ def row(ablation: str, label: str, column: str) -> Spec:
     return spec_of(table, table.rows[label], "paper", 0, changes=at_scale(table.columns[column].set, "paper"))
 
 
+def method(spec: Spec) -> MaskedAutoencoder:
+    """The masked autoencoder of a row, without memory."""
+    with torch.device("meta"):
+        found = method_of(spec)
+    assert isinstance(found, MaskedAutoencoder)
+    return found
+
+
 def of(facts: dict[str, Any], key: str) -> dict[str, Any]:
     return {**facts["all"], **facts[key]}
 
@@ -76,22 +80,23 @@ def steps(augment: Augment) -> list[Augment]:
 @pytest.mark.parametrize("data", SETS)
 def test_pretraining_is_the_published_one(data: str) -> None:
     spec = row(*ROWS[data])
-    assert differences(recipe_of(spec), of(FACTS["pretrain"], data)) == {}
-    assert spec["mask"]["_target_"].endswith(".Tube")
-    assert spec["mask"]["ratio"] == FACTS["mask_ratio"][data]
-    assert sampling_of(spec, PRETRAIN) == Dense(FACTS["clip"]["frames"], FACTS["stride"][data])
+    mask = method(spec).strategy
+    assert differences(Pretraining(spec).recipe, of(FACTS["pretrain"], data)) == {}
+    assert isinstance(mask, Tube)
+    assert mask.ratio == FACTS["mask_ratio"][data]
+    assert Pretraining(spec).sampling() == Dense(FACTS["clip"]["frames"], FACTS["stride"][data])
 
 
 @pytest.mark.parametrize("data", SETS)
 def test_data_has_the_size_that_the_paper_rounds(data: str) -> None:
-    samples = row(*ROWS[data])["data"]["samples"]
+    samples = row(*ROWS[data]).data.samples
     assert samples["pretrain"] == samples["train"] == pytest.approx(FACTS["train_videos"][data], rel=0.03)
 
 
 @pytest.mark.parametrize("data", list(FACTS["flip"]))
 def test_pretraining_crop_is_the_published_one(data: str) -> None:
     spec = row(*ROWS[data])
-    crop = steps(augment_of(spec, spec["augment"]))[0]
+    crop = steps(augment_of(spec.augment, spec.data))[0]
     assert isinstance(crop, MultiScaleCrop)
     assert (list(crop.scales), crop.flip) == (FACTS["crop_scales"], FACTS["flip"][data])
     assert list(crop.size) == FACTS["clip"]["size"]  # type: ignore[arg-type]
@@ -100,26 +105,26 @@ def test_pretraining_crop_is_the_published_one(data: str) -> None:
 @pytest.mark.parametrize("data", SETS)
 def test_fine_tuning_is_that_of_the_released_scripts_or_of_the_appendix(data: str) -> None:
     spec, stage = row(*ROWS[data]), ROWS[data][2]
-    evaluation = evaluation_of(spec, stage)
-    assert isinstance(evaluation, FineTune)
-    assert differences(evaluation.recipe, of(FACTS["finetune"], data)) == {}
-    assert differences(evaluation, of(FACTS["protocol"], data)) == {}
-    assert not evaluation.tune_positions
-    section = spec["evaluate"][stage]
-    assert (section["repeats"], [*section["views"].values()]) == (FACTS["repeats"][data], FACTS["views"][data])
+    evaluation = Evaluation(spec, stage)
+    head, protocol = evaluation.head, evaluation.protocol
+    assert isinstance(head, FineTune)
+    assert differences(head.recipe, of(FACTS["finetune"], data)) == {}
+    assert differences(head, of(FACTS["protocol"], data)) == {}
+    assert not head.tune_positions
+    assert (protocol.repeats, [*protocol.views.values()]) == (FACTS["repeats"][data], FACTS["views"][data])
 
 
 @pytest.mark.parametrize("data", SETS)
 def test_fine_tuning_samples_segments_on_ssv2_and_stretches_elsewhere(data: str) -> None:
     frames, stride = FACTS["clip"]["frames"], FACTS["stride"][data]
     expected = Uniform(frames) if data == "ssv2" else Dense(frames, stride)
-    assert sampling_of(row(*ROWS[data]), ROWS[data][2]) == expected
+    assert Evaluation(row(*ROWS[data]), ROWS[data][2]).sampling() == expected
 
 
 @pytest.mark.parametrize("data", list(FACTS["flip"]))
 def test_fine_tuning_crop_is_the_published_one(data: str) -> None:
     spec = row(*ROWS[data])
-    crop, *rest = steps(augment_of(spec, spec["evaluate"][data]["augment"]))
+    crop, *rest = steps(augment_of(Evaluation(spec, data).augment, spec.data))
     assert isinstance(crop, RandomResizedCrop)
     assert (tuple(crop.scale), crop.flip, crop.interpolation) == ((0.08, 1.0), FACTS["flip"][data], "bicubic")
     policies = [step for step in rest if isinstance(step, RandAugment)]
@@ -129,18 +134,18 @@ def test_fine_tuning_crop_is_the_published_one(data: str) -> None:
 @pytest.mark.parametrize(("data", "model"), TABLE10)
 def test_larger_study_fine_tunes_by_table_10(data: str, model: str) -> None:
     spec, facts = row("video_model_size", SIZES[model], data), FACTS["table10"]
-    evaluation = evaluation_of(spec, data)
+    evaluation = Evaluation(spec, data)
+    protocol = evaluation.protocol
     assert differences(evaluation.recipe, of(facts[data], model)) == {}
-    assert differences(evaluation, of(facts["protocol"], model)) == {}
-    section = spec["evaluate"][data]
-    assert (section["repeats"], [*section["views"].values()]) == (facts["repeats"], FACTS["views"][data])
-    policies = [step for step in steps(augment_of(spec, section["augment"])) if isinstance(step, RandAugment)]
+    assert differences(evaluation.head, of(facts["protocol"], model)) == {}
+    assert (protocol.repeats, [*protocol.views.values()]) == (facts["repeats"], FACTS["views"][data])
+    policies = [step for step in steps(augment_of(protocol.augment, spec.data)) if isinstance(step, RandAugment)]
     assert [differences(policy, facts["rand_augment"]) for policy in policies] == [{}]
 
 
 @pytest.mark.parametrize(("data", "epochs"), [("ssv2", 2400), ("k400", 1600)])
 def test_larger_study_pretrains_as_long_as_the_released_models(data: str, epochs: int) -> None:
-    recipe = recipe_of(row("video_model_size", "VideoMAE ViT-B", data))
+    recipe = Pretraining(row("video_model_size", "VideoMAE ViT-B", data)).recipe
     assert recipe.epochs * recipe.schedule == epochs
 
 
@@ -148,8 +153,8 @@ def test_larger_study_pretrains_as_long_as_the_released_models(data: str, epochs
 def test_rows_train_the_model_that_they_name(model: str) -> None:
     facts, spec = FACTS["architecture"][model], row("video_model_size", SIZES[model], "k400")
     with torch.device("meta"):
-        autoencoder = autoencoder_of(spec)
         classifier = Classifier(encoder_of(spec), 400, tune_positions=False)
+    autoencoder = method(spec)
     encoder, decoder = autoencoder.encoder, autoencoder.decoder
     assert (encoder.shape.width, encoder.shape.depth, encoder.shape.heads) == tuple(
         facts[key] for key in ("width", "depth", "heads")
@@ -166,26 +171,24 @@ def test_a_clip_is_cut_and_hidden_as_published() -> None:
     spec, clip = row(*ROWS["ssv2"]), FACTS["clip"]
     grid = grid_of(spec)
     assert list(grid.patch) == FACTS["cube"]
-    assert (grid.num_patches, mask_of(spec).visible(grid)) == (clip["tokens"], clip["visible"])
+    assert (grid.num_patches, method(spec).visible) == (clip["tokens"], clip["visible"])
 
 
 @pytest.mark.parametrize("label", ["50", "75", "90", "95"])
 def test_every_masking_ratio_leaves_the_published_number_of_tokens(label: str) -> None:
     spec = row("video_masking_ratio", label, "ssv2")
-    grid = grid_of(spec)
-    assert mask_of(spec).visible(grid) / grid.t == FACTS["visible"][str(int(label) / 100)]
+    assert method(spec).visible / grid_of(spec).t == FACTS["visible"][str(int(label) / 100)]
 
 
 def test_cubes_are_normalised_by_channel_in_units_of_the_pixels() -> None:
     spec = row(*ROWS["ssv2"])
-    with torch.device("meta"):
-        target = autoencoder_of(spec).target
+    target = method(spec).target
     assert isinstance(target, ChannelNormalisedPixels)
-    assert list(target.std) == spec["data"]["std"]
+    assert list(target.std) == spec.data.std
 
 
 def test_probe_is_the_published_one() -> None:
-    probe = evaluation_of(row("video_efficiency", "VideoMAE", "lin"), "linear")
+    probe = Evaluation(row("video_efficiency", "VideoMAE", "lin"), "linear").head
     assert isinstance(probe, LinearProbe)
     assert differences(probe.recipe, FACTS["linear"]) == {}
     assert (probe.pooling, probe.cached) == ("mean", False)
@@ -194,11 +197,11 @@ def test_probe_is_the_published_one() -> None:
 @pytest.mark.parametrize("data", list(FACTS["scratch"]))
 def test_training_from_scratch_lasts_as_long_as_published(data: str) -> None:
     spec = row("video_pretraining_strategy", "from scratch", data)
-    evaluation = evaluation_of(spec, data)
+    evaluation = Evaluation(spec, data)
     assert evaluation.recipe is not None
     assert (evaluation.recipe.epochs, evaluation.recipe.layer_decay) == (FACTS["scratch"][data], 1.0)
-    assert spec["evaluate"][data]["init"] == "random"
-    assert sampling_of(spec, data) == sampling_of(row(*ROWS[data]), data)
+    assert not evaluation.pretrained
+    assert evaluation.sampling() == Evaluation(row(*ROWS[data]), data).sampling()
 
 
 @pytest.mark.parametrize(
@@ -207,12 +210,12 @@ def test_training_from_scratch_lasts_as_long_as_published(data: str) -> None:
 def test_small_data_rows_pretrain_and_fine_tune_as_their_data_set_does(data: str, label: str) -> None:
     spec = row("video_small_data", label, "videomae")
     other = row(*ROWS[data])
-    assert spec["pretrain"] == other["pretrain"]
-    assert spec["mask"] == other["mask"]
-    assert spec["evaluate"]["finetune"] == other["evaluate"][ROWS[data][2]]
+    assert spec.pretrain == other.pretrain
+    assert spec.method["mask"] == other.method["mask"]
+    assert spec.evaluate["finetune"] == other.evaluate[ROWS[data][2]]
 
 
 def test_a_quarter_of_the_clips_is_seen_for_as_many_steps_as_all_of_them() -> None:
     specs = [row("video_data_efficiency", label, "ssv2") for label in ("SSV2 169k", "SSV2 42k, same time budget")]
-    steps_of = [recipe_of(spec).steps(spec["data"]["samples"]["pretrain"]) for spec in specs]
+    steps_of = [Pretraining(spec).steps() for spec in specs]
     assert steps_of[1] == pytest.approx(steps_of[0], rel=1e-3)

@@ -8,10 +8,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments.spec import Ablation, Column, Figure, Row
+from experiments.ablation import Ablation, Column, Figure, Row
+from experiments.claim_entry import ClaimEntry
 from reports.collect import tidy
 
 Make = Callable[..., Any]
+
+
+def stated(claim: str | ClaimEntry) -> ClaimEntry:
+    """A claim of the paper, unless it says otherwise."""
+    return claim if isinstance(claim, ClaimEntry) else ClaimEntry(claim, says="it is so", where="Sec. 4.1")
 
 
 @pytest.fixture
@@ -41,6 +47,7 @@ def make_ablation() -> Make:
             columns={key: Column(**({"label": key} | dict(column))) for key, column in columns.items()},
             rows={label: Row(label, {}, dict(published)) for label, published in rows.items()},
             figure=Figure(**settings.pop("figure", {})),
+            claims=tuple(stated(claim) for claim in settings.pop("claims", ())),
             **(given | settings),
         )
 
@@ -58,7 +65,7 @@ def make_frame() -> Make:
         variant: str = "",
     ) -> pd.DataFrame:
         return tidy(
-            (ablation, variant, row, seed, scale, metric, value, "f00d", f"run{seed}")
+            (ablation, variant, row, seed, scale, metric, value, f"f00d-{row}-{metric}-{seed}", f"run{seed}")
             for (row, metric), seeds in values.items()
             for seed, value in enumerate(seeds)
         )

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from experiments.spec import ablation_names
+from experiments.ablation import ablation_names
 from reports import build as command
 from reports.collect import save_evidence, tidy
-from reports.page import html, index_markdown, sections
+from reports.render.page import html, index_markdown, sections
 from reports.tables import write_tables
 
 VALUES = {("random 75", "finetune/top1"): [47.0, 49.0], ("block 75", "finetune/top1"): [43.0, 43.5]}
@@ -31,7 +31,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -70,7 +70,7 @@ def read(page: str) -> Tags:
 
 
 def test_page_is_escaped_self_contained_and_complete(tmp_path: Path, one_ablation: Any, make_frame: Any) -> None:
-    written = command.build([one_ablation.name], make_frame(VALUES), tmp_path)
+    written = command.build([one_ablation], make_frame(VALUES), tmp_path)
     assert all(path.exists() for path in written)
     assert len(written) == 8
     page = (tmp_path / "index.html").read_text()
@@ -89,7 +89,7 @@ def test_page_is_escaped_self_contained_and_complete(tmp_path: Path, one_ablatio
         "Table 1f of arXiv 2111.06377v2",
         "48.00 ± 1.41 (2)",
         "2 of 6, n = 2",
-        "1 undecided, 1 not run",
+        "paper: 1 undecided, 1 not run",
         "python experiments/run.py ablation=mask_sampling scale=desk",
     ):
         assert shown in tags.text, shown
@@ -118,7 +118,7 @@ def test_without_redraw_a_figure_is_drawn_anew_only_when_its_table_changes(
         figure.parent.mkdir(exist_ok=True)
         if figure.exists():
             figure.write_bytes(b"old")
-        command.build(["mask_sampling"], make_frame({("random 75", "finetune/top1"): [value]}), tmp_path, redraw=False)
+        command.build([one_ablation], make_frame({("random 75", "finetune/top1"): [value]}), tmp_path, redraw=False)
         return figure.read_bytes() != b"old"
 
     assert drawn(50.0)
@@ -166,20 +166,20 @@ def test_local_runs_supersede_and_are_saved_only_when_asked(
     assert "random 75,ft,84.9,53," in (tmp_path / "tables" / "mask_sampling.csv").read_text()
     assert (no_runs / "mask_sampling.csv").read_text() == before
     assert command.main([f"report_dir={tmp_path}", "save_results=true"]) == 0
-    assert ",57,f00d,run0" in (no_runs / "mask_sampling.csv").read_text()
+    assert ",57,f00d-random 75-finetune/top1-0,run0" in (no_runs / "mask_sampling.csv").read_text()
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("reportdir=x", "Unknown option 'reportdir': did you mean report_dir?"),
-        ("ablation=mask_smapling", "Unknown ablation 'mask_smapling': did you mean mask_sampling?"),
-        ("out", "Option 'out' needs a value; write out=VALUE."),
-        ("save_results=maybe", "write save_results=true or save_results=false"),
+        ("reportdir=x", "unknown key 'reportdir': did you mean report_dir?"),
+        ("ablation=mask_smapling", "unknown ablation 'mask_smapling': did you mean mask_sampling or"),
+        ("out", "cannot read 'out': write KEY=VALUE"),
+        ("save_results=maybe", "save_results=maybe: give true or false"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence_and_exit_code_two(
-    argument: str, message: str, one_ablation: Any, capsys: pytest.CaptureFixture[str]
+    argument: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main([argument]) == 2
     error = capsys.readouterr().err
@@ -196,13 +196,10 @@ def test_damaged_evidence_is_one_sentence_and_exit_code_one(
     assert "mask_sampling.csv does not begin with the header" in capsys.readouterr().err
 
 
-def test_script_runs_from_any_folder_and_does_not_hide_the_standard_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_script_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     script = Path(command.__file__)
     arguments = [f"out={tmp_path / 'nowhere'}", f"report_dir={tmp_path}", f"ablation={ablation_names()[0]}"]
-    # From the folder of the script itself, the place where `statistics` would be found first.
     run = [sys.executable, str(script), *arguments]
     done = subprocess.run(run, cwd=script.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -210,11 +207,11 @@ def test_script_runs_from_any_folder_and_does_not_hide_the_standard_library(
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_an_unusable_tracking_database_is_one_sentence_and_exit_code_one(
+def test_an_unusable_tracking_database_is_one_sentence_and_exit_code_two(
     tmp_path: Path, no_runs: Path, one_ablation: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database, but long enough to look at" * 9)
-    assert command.main([f"out={tmp_path}", f"report_dir={tmp_path}"]) == 1
+    assert command.main([f"out={tmp_path}", f"report_dir={tmp_path}"]) == 2
     assert "mlflow.db cannot be used" in capsys.readouterr().err
 
 

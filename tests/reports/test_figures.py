@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.figures import draw, write_figure
+from reports.render.figures import draw, write_figure
 
 ROWS = {"0.5": {"ft": 79.1}, "1": {"ft": 81.0}, "4": {"ft": None}}
 LINES = {"columns": {"ft": {"metric": "finetune/top1"}}, "rows": ROWS, "figure": {"kind": "lines"}}

@@ -10,21 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from experiments.claim_entry import ClaimEntry
 from experiments.command import answer
-from reports.markup import escape_latex, escape_markdown
-from reports.page import html, index_markdown, sections
-from reports.tables import (
-    TABLE_COLUMNS,
-    all_scales,
-    claims_table,
-    duration,
-    number,
-    read_table,
-    remarks,
-    render_text,
-    table,
-    write_tables,
-)
+from reports.render.markup import escape_latex, escape_markdown
+from reports.render.page import html, index_markdown, sections
+from reports.render.phrases import duration, number, remarks, tally
+from reports.render.text import render_text
+from reports.tables import TABLE_COLUMNS, all_scales, claims_table, read_table, table, write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 HALF = {("random 75", "finetune/top1"): [47.0, 49.0], ("block 75", "finetune/top1"): [43.0]}
@@ -62,7 +54,8 @@ def test_the_word_for_paper_scale_appears_nowhere_else(
     paths = write_tables(ablation, frame, tmp_path)
     output = render_text(ablation, frame, scale) + "".join(path.read_text() for path in paths)
     assert "reproduced" not in output
-    assert "reproduced" in render_text(ablation, frame.assign(scale="paper"), "paper")
+    with_tolerance = make_ablation(columns={"ft": {"metric": "finetune/top1", "tolerance": 0.35}}, claims=CLAIMS[:1])
+    assert "84.90 ± 0.00 (2) reproduced" in render_text(with_tolerance, frame.assign(scale="paper"), "paper")
 
 
 def test_scales_are_stacked_and_read_back_with_their_labels_as_text(
@@ -115,6 +108,8 @@ def test_text_has_one_line_per_row_then_claims_then_what_the_scale_means(make_ab
     assert sum(line.startswith(("random 75", "block 75", "grid 75")) for line in lines) == 3
     assert any(line.split() == ["undecided", *CLAIMS[0].split()] for line in lines)
     assert "difference +4.00, as claimed, no interval, n=1; the published numbers satisfy it" in text
+    assert "claims (paper: 1 undecided, 1 not run); after the bar: corrected" in text
+    assert "Sec. 4.1: “it is so”" in text
     assert "scale=desk: a trend on small data; published values are shown for orientation" in text
     assert lines[-1] == "Took 3 min 12 s."
 
@@ -146,7 +141,7 @@ def test_markdown_and_latex_escape_what_a_label_may_hold(tmp_path: Path, make_ab
         r"\$1 \#2 \{y\} \textasciitilde{}\textasciicircum{}\textbackslash{}"
     )
     assert rf"\textbf{{{escape_latex(label)}}} & 84.9 & not run & --" in latex
-    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 1
+    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 2  # the values, and the claims
 
 
 def test_numbers_are_shown_as_precisely_as_they_are_known() -> None:
@@ -157,8 +152,8 @@ def test_numbers_are_shown_as_precisely_as_they_are_known() -> None:
 
 
 def test_printing_a_table_loads_no_plotting_library_and_no_model() -> None:
-    heavy = ("matplotlib", "seaborn", "torch", "mae", "scipy")
-    code = f"import sys, reports.tables, reports.collect; print([m for m in {heavy} if m in sys.modules])"
+    heavy = ("matplotlib", "seaborn", "torch", "mae.model", "scipy")
+    code = f"import sys, reports.render.text, reports.collect; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -180,13 +175,13 @@ def test_items_that_could_not_be_read_are_named_beside_the_table(make_ablation: 
 def test_tables_of_clips_say_what_stands_for_the_published_data(
     make_ablation: Any, make_frame: Any, scale: str, variant: str, said: bool
 ) -> None:
-    ablation = make_ablation(method="videomae")
+    ablation = make_ablation(inputs="clips")
     found = remarks(ablation, table(ablation, make_frame({}), scale, variant), scale, variant)
     assert any("motion labels stand for Something-Something V2" in remark for remark in found) == said
 
 
 def test_page_and_documents_carry_the_remarks(make_ablation: Any, make_frame: Any, tmp_path: Path) -> None:
-    ablation = make_ablation(method="videomae")
+    ablation = make_ablation(inputs="clips")
     frame = make_frame(HALF | {("random 75", "finetune/unreadable"): [2.0, 3.0]})
     write_tables(ablation, frame, tmp_path / "tables")
     (part,) = sections([ablation], tmp_path)
@@ -195,3 +190,64 @@ def test_page_and_documents_carry_the_remarks(make_ablation: Any, make_frame: An
     for document in [*documents, html([part]), index_markdown([part])]:
         assert "Built-in clips fill this table" in document
         assert "were left out: 3 (random 75, ft)" in document
+
+
+def decided(make_ablation: Any, make_frame: Any) -> tuple[Any, Any]:
+    """A table of two claims of the paper and one of ours: one stands, one falls to the correction."""
+    ours = ClaimEntry("ft[c] > ft[a]", ours=True, why="to see both sides")
+    ablation = make_ablation(
+        rows={"a": {"ft": 84.0}, "b": {"ft": 84.9}, "c": {}}, claims=("ft[b] > ft[a]", "|ft[c] - ft[b]| < 1", ours)
+    )
+    values = {"a": [50.0, 50.4, 49.7], "b": [60.0, 60.1, 60.0], "c": [51.8, 52.1, 51.4]}
+    frame = make_frame({(row, "finetune/top1"): seeds for row, seeds in values.items()})
+    seconds = make_frame(
+        {(r, f"{stage}/wall_seconds"): [t] * 3 for r in "abc" for stage, t in (("pretrain", 90.0), ("finetune", 30.0))}
+    )
+    return ablation, pd.concat([frame, seconds], ignore_index=True)
+
+
+def test_claims_of_the_paper_and_ours_are_told_apart_and_counted_apart(make_ablation: Any, make_frame: Any) -> None:
+    ablation, frame = decided(make_ablation, make_frame)
+    found = claims_table(ablation, frame, "desk")
+    assert found["whose"].to_list() == ["paper", "paper", "ours"]
+    assert tally(found, "desk") == "paper: 1 holds, 1 contradicted; ours: 1 holds"
+    text = render_text(ablation, frame, "desk")
+    assert "ours: to see both sides" in text
+
+
+def test_a_verdict_that_falls_to_the_correction_is_shown_behind_a_bar(make_ablation: Any, make_frame: Any) -> None:
+    ablation, frame = decided(make_ablation, make_frame)
+    noisy = frame.copy()
+    noisy.loc[(noisy["row"] == "c") & (noisy["metric"] == "finetune/top1"), "value"] = [51.6, 52.9, 51.0]
+    found = claims_table(ablation, noisy, "desk").set_index("claim").loc["ft[c] > ft[a]"]
+    assert found["p"] < 0.05
+    claims = claims_table(make_ablation(rows={key: {} for key in "abc"}, claims=["ft[c] > ft[a]"] * 3), noisy, "desk")
+    assert set(claims["verdict"]) == {"holds"}
+    assert set(claims["corrected"]) == {"undecided"}
+    same = make_ablation(rows={key: {} for key in "abc"}, claims=["ft[c] > ft[a]"] * 3)
+    assert "holds | undecided  ft[c] > ft[a]" in render_text(same, noisy, "desk")
+
+
+def test_an_undecided_claim_says_what_was_visible_and_what_more_seeds_cost(make_ablation: Any, make_frame: Any) -> None:
+    ablation, frame = decided(make_ablation, make_frame)
+    frame.loc[(frame["row"] == "c") & (frame["metric"] == "finetune/top1"), "value"] = [51.0, 53.0, 49.9]
+    line = claims_table(ablation, frame, "desk").set_index("claim").loc["ft[c] > ft[a]"]
+    assert line["verdict"] == "undecided"
+    assert line["visible"] > line["difference"]
+    assert line["seeds"] > 3
+    assert line["minutes"] == pytest.approx((line["seeds"] - 3) * 2 * 2.0)  # two rows of two minutes
+    text = render_text(ablation, frame, "desk")
+    assert f"about {line['seeds']:.0f} seeds to decide (" in text
+    assert f"smallest visible difference {line['visible']:.2f}" in text
+
+
+def test_every_rendering_shows_verdict_interval_and_source(make_ablation: Any, make_frame: Any, tmp_path: Path) -> None:
+    ablation, frame = decided(make_ablation, make_frame)
+    write_tables(ablation, frame, tmp_path / "tables")
+    (part,) = sections([ablation], tmp_path)
+    shown = [path.read_text() for path in sorted((tmp_path / "tables").glob("*.[mt][de]*"))]
+    shown += [render_text(ablation, frame, "desk"), html([part]), index_markdown([part])]
+    assert len(shown) == 5
+    for text in shown:
+        for words in ("contradicted", "interval", "visible", "ours: to see both sides", "it is so", "n=3"):
+            assert words in text.replace("\\", ""), words

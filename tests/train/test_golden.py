@@ -20,10 +20,11 @@ from mae.data.augment.compose import Compose
 from mae.data.augment.crops import CenterCrop
 from mae.data.source import Images, Splits, View
 from mae.grid import Grid
+from mae.heads.fine_tuning import FineTune
 from mae.masking import Random, Tube
-from mae.model import Decoder, Encoder, MaskedAutoencoder, Transformer
+from mae.methods.masked_autoencoder import DecoderShape, MaskedAutoencoder
+from mae.model import Encoder, Transformer
 from mae.targets import ChannelNormalisedPixels, PatchNormalisedPixels
-from mae.train.evaluate import FineTune
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 from mae.train.pretrain import pretrain
@@ -61,8 +62,10 @@ def image_pretraining() -> list[float]:
     def train(runtime: Runtime) -> None:
         grid = Grid.of(1, (16, 16), (1, 4, 4))
         seen = encoder(grid, clips=False)
-        model = MaskedAutoencoder(seen, Decoder(grid, seen, Transformer(16, 2, 4), 48), PatchNormalisedPixels())
-        pretrain(model, noise(3, 16, 16), Random(0.75), VIEW, RECIPE, runtime)
+        method = MaskedAutoencoder(
+            seen, decoder=DecoderShape(0.5, 2, 4), mask=Random(0.75), target=PatchNormalisedPixels()
+        )
+        pretrain(method, noise(3, 16, 16), VIEW, RECIPE, runtime)
 
     return observed(train)
 
@@ -71,9 +74,9 @@ def clip_pretraining() -> list[float]:
     def train(runtime: Runtime) -> None:
         grid = Grid.of(4, (16, 16), (2, 4, 4))
         seen = encoder(grid, clips=True)
-        decoder = Decoder(grid, seen, Transformer(16, 2, 4), 96, positions="sincos_1d")
-        model = MaskedAutoencoder(seen, decoder, ChannelNormalisedPixels(STD))
-        pretrain(model, noise(3, 4, 16, 16), Tube(0.9), VIEW, RECIPE, runtime)
+        decoder = DecoderShape(0.5, 2, 4, positions="sincos_1d")
+        method = MaskedAutoencoder(seen, decoder=decoder, mask=Tube(0.9), target=ChannelNormalisedPixels(STD))
+        pretrain(method, noise(3, 4, 16, 16), VIEW, RECIPE, runtime)
 
     return observed(train)
 
@@ -81,7 +84,7 @@ def clip_pretraining() -> list[float]:
 def fine_tuning() -> list[float]:
     def train(runtime: Runtime) -> None:
         data = noise(3, 16, 16)
-        splits = Splits(data, data, data, "noise", views=(View(data, (VIEW,)),))
+        splits = Splits(data, data, data, views=(View(data, (VIEW,)),))
         seen = encoder(Grid.of(1, (16, 16), (1, 4, 4)), clips=False)
         FineTune(RECIPE, drop_path=0.1, mixup=0.8, cutmix=1.0, erasing=0.25)(seen, splits, VIEW, runtime)
 

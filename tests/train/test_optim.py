@@ -11,8 +11,8 @@ from timm.models import VisionTransformer
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from mae.classifier import Classifier
 from mae.grid import Grid
+from mae.heads.classifier import Classifier
 from mae.model import Encoder, Transformer
 from mae.train.optim import LARS, Recipe, parameter_groups
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from mae.data.augment.crops import CenterCrop, pair
+from mae.data.augment.crops import CenterCrop, Crop, Cut, pair, window
 from mae.data.augment.resample import RADIUS, Boxes, cover, resample, unit
 from mae.data.source import Augment
 from mae.errors import DataError
@@ -22,7 +22,7 @@ PLACES = (*((i, j) for i in (0, 2, 4) for j in (0, 2, 4)), (1, 1), (1, 3), (3, 1
 
 
 @dataclass(frozen=True)
-class MultiScaleCrop:
+class MultiScaleCrop(Crop):
     """A crop whose sides are two of ``scales`` of the short side, resized to ``size`` (VideoMAE Table 9).
 
     It is that of TSN (1608.00859, Sec. 3.2). The two scales are neighbours in the list or the same, so the aspect
@@ -42,12 +42,13 @@ class MultiScaleCrop:
             known = ", ".join(RADIUS)
             raise DataError(f"MultiScaleCrop: interpolation={self.interpolation!r} is none of {known}.")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def cut(self, images: Tensor, generator: Generator) -> Cut:
         images = unit(images)
         draw = torch.rand(len(images), 3, generator=generator, device=images.device)
         boxes = self.boxes(images, draw[:, :2])
         mirrored = draw[:, 2] < 0.5 if self.flip else None
-        return resample(images, boxes, pair(self.size), flip=mirrored, interpolation=self.interpolation)
+        seen = resample(images, boxes, pair(self.size), flip=mirrored, interpolation=self.interpolation)
+        return Cut(seen, boxes, mirrored)
 
     def boxes(self, images: Tensor, draw: Tensor) -> Boxes:
         """A box with integer sides for each item, from ``draw: (B, 2)`` in [0, 1): for the sides, for the place."""
@@ -72,7 +73,7 @@ class MultiScaleCrop:
 
 
 @dataclass(frozen=True)
-class SideCrop:
+class SideCrop(Crop):
     """Resize to just cover ``size``, then take number ``index`` of ``count`` crops, spread over the longer side."""
 
     size: int | Sequence[int]
@@ -83,14 +84,14 @@ class SideCrop:
         if self.count < 2 or not 0 <= self.index < self.count:
             raise DataError(f"{self}: give a count of at least 2 and an index below it.")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def cut(self, images: Tensor, generator: Generator) -> Cut:
         h, w = pair(self.size)
         images = cover(unit(images), h, w)
         top, left = (
             (length - side) * self.index // (self.count - 1)
             for length, side in zip(images.shape[-2:], (h, w), strict=True)
         )
-        return images[..., top : top + h, left : left + w].contiguous()
+        return window(images, top, left, (h, w))
 
 
 def crops(size: int | Sequence[int], count: int) -> tuple[Augment, ...]:

@@ -9,12 +9,13 @@ import torch
 from torch import Generator, Tensor
 
 from mae.data.augment.compose import apart, together
+from mae.data.augment.places import InPlace
 from mae.data.augment.resample import unit
 from mae.errors import DataError
 
 
 @dataclass(frozen=True)
-class ColorJitter:
+class ColorJitter(InPlace):
     """Brightness, contrast, saturation, then hue, each by a factor of its own for every picture (Table 1e).
 
     A factor is uniform in [max(0, 1 - x), 1 + x], the turn of the hue in [-hue, hue] of the circle. The paper
@@ -43,7 +44,7 @@ class ColorJitter:
 
 
 @dataclass(frozen=True)
-class Normalise:
+class Normalise(InPlace):
     """``(images - mean) / std`` for each channel; the only step whose result leaves [0, 1]."""
 
     mean: Sequence[float]

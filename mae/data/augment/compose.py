@@ -1,14 +1,16 @@
-"""Augmentations one after the other; clips as pictures for those that look at single frames."""
+"""Augmentations one after the other, and what of them is done where files are read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
+from mae.data.augment.places import after, mapped
 from mae.data.augment.resample import unit
-from mae.data.source import Augment
+from mae.data.source import Augment, Source
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,14 @@ class Compose:
         for step in self.steps:
             images = step(images, generator)
         return images
+
+    def mapped(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """What the steps return, and where all of them together put the points of the input."""
+        images, maps = unit(images), None
+        for step in self.steps:
+            images, own = mapped(step, images, generator)
+            maps = after(maps, own)
+        return images, maps
 
 
 def apart(images: Tensor) -> tuple[Tensor, int]:
@@ -37,3 +47,26 @@ def together(frames: Tensor, like: Tensor) -> Tensor:
         return frames
     batch, channels, each, rows, columns = like.shape
     return frames.view(batch, each, channels, rows, columns).transpose(1, 2)
+
+
+@runtime_checkable
+class CropsAsRead(Protocol):
+    """A source that crops each file where it is read: no pixel of the original is resampled twice, or sent in vain."""
+
+    def through(self, crop: Augment) -> Source:
+        """The same files through ``crop``; DataError for one that cannot be taken there."""
+        ...
+
+
+def staged(source: Source, augment: Augment) -> tuple[Source, Augment]:
+    """``source`` and ``augment``; where the source crops as it reads, the first step is given to it."""
+    if not isinstance(source, CropsAsRead):
+        return source, augment
+    crop, *rest = _steps(augment)
+    return source.through(crop), Compose(tuple(rest))
+
+
+def _steps(augment: Augment) -> list[Augment]:
+    if isinstance(augment, Compose):
+        return [part for step in augment.steps for part in _steps(step)]
+    return [augment]

@@ -15,34 +15,96 @@ float32. Crops take any number of channels. ``mae.data.augment.clip_crops`` has 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from mae.data.augment.places import crop_map
 from mae.data.augment.resample import RADIUS, Boxes, cover, resample, unit
 from mae.errors import DataError
 
 TRIES = 10  # boxes drawn before the central one is taken, as in torchvision
 
 
+class Cut(NamedTuple):
+    """What a crop took: ``pixels``, and the ``boxes`` that these are of the input, mirrored where ``flip: (B,)``.
+
+    ``resized`` is the shape of the input after it was resized, if it was: the boxes are then in pixels of that.
+    """
+
+    pixels: Tensor
+    boxes: Boxes
+    flip: Tensor | None = None
+    resized: torch.Size | None = None
+
+
+class Crop(ABC):
+    """An augmentation that takes one box of every item; it says which, so that other things can follow."""
+
+    @abstractmethod
+    def cut(self, images: Tensor, generator: Generator) -> Cut: ...
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """``images: (B, C, H, W)`` or ``(B, C, T, H, W)``, uint8 or float in [0, 1], to float32 of the crop's size."""
+        return self.cut(images, generator).pixels
+
+    def mapped(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """The crops, and where they put the points of the input."""
+        pixels, boxes, flip, resized = self.cut(images, generator)
+        if resized is not None:
+            down, across = images.shape[-2] / resized[-2], images.shape[-1] / resized[-1]
+            boxes = Boxes(boxes.top * down, boxes.left * across, boxes.height * down, boxes.width * across)
+        height, width = pixels.shape[-2:]
+        return pixels, crop_map(boxes, (height, width), flip)
+
+
+def central(images: Tensor, size: tuple[int, int], resize: tuple[int, int]) -> Cut:
+    """The centre ``size`` of each item resized to cover ``resize``, both (h, w)."""
+    seen = cover(unit(images), *resize)
+    return window(seen, round((seen.shape[-2] - size[0]) / 2), round((seen.shape[-1] - size[1]) / 2), size)
+
+
+def window(seen: Tensor, top: int, left: int, size: tuple[int, int]) -> Cut:
+    """The same box of all items of the resized ``seen: (B, ..., H, W)``."""
+    h, w = size
+    boxes = Boxes(*(torch.full((len(seen),), float(side), device=seen.device) for side in (top, left, h, w)))
+    return Cut(seen[..., top : top + h, left : left + w].contiguous(), boxes, None, seen.shape)
+
+
 @dataclass(frozen=True)
-class CenterCrop:
+class CenterCrop(Crop):
     """Resize to just cover ``size``, keep the centre, do not flip (Table 1e "none"; also for testing)."""
 
     size: int | Sequence[int]
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def cut(self, images: Tensor, generator: Generator) -> Cut:
         h, w = pair(self.size)
-        images = cover(unit(images), h, w)
-        top, left = round((images.shape[-2] - h) / 2), round((images.shape[-1] - w) / 2)
-        return images[..., top : top + h, left : left + w].contiguous()
+        return central(images, (h, w), (h, w))
 
 
 @dataclass(frozen=True)
-class FixedSizeCrop:
+class CentreOfResized(Crop):
+    """The papers' test view of a batch: resize to cover ``resize``, keep the centre ``size``, both (h, w)."""
+
+    size: Sequence[int]
+    resize: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not (0 < self.size[0] <= self.resize[0] and 0 < self.size[1] <= self.resize[1]):
+            raise DataError(f"CentreOfResized: size={self.size} does not fit into resize={self.resize}; enlarge it.")
+
+    def cut(self, images: Tensor, generator: Generator) -> Cut:
+        (h, w), (rows, columns) = self.size, self.resize
+        return central(images, (h, w), (rows, columns))
+
+
+@dataclass(frozen=True)
+class FixedSizeCrop(Crop):
     """A crop at one scale in a random place, mirrored half of the time (Table 1e "crop, fixed size").
 
     With ``padding=None`` the picture is resized to cover 256/224 of ``size``, the usual margin on ImageNet.
@@ -58,13 +120,15 @@ class FixedSizeCrop:
         if self.padding is not None and self.padding < 0:
             raise DataError(f"FixedSizeCrop: padding={self.padding} is negative; use None, 0 or more pixels.")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def cut(self, images: Tensor, generator: Generator) -> Cut:
         h, w = pair(self.size)
         images = unit(images)
         if self.padding is None:
             images = cover(images, round(h * 256 / 224), round(w * 256 / 224))
+            resized = images.shape
         else:
             images = cover(images, h, w)
+            resized = images.shape
             if self.padding >= min(images.shape[-2:]):
                 raise DataError(
                     f"FixedSizeCrop: padding={self.padding} cannot be reflected in pictures of "
@@ -78,11 +142,13 @@ class FixedSizeCrop:
         boxes = Boxes(top, left, torch.full_like(top, h), torch.full_like(left, w))
         mirrored = place[:, 2] < 0.5 if self.flip else None
         # nothing is resized here, so either kernel copies pixels; the shorter one does so sooner
-        return resample(images, boxes, (h, w), flip=mirrored, interpolation="bilinear")
+        seen = resample(images, boxes, (h, w), flip=mirrored, interpolation="bilinear")
+        margin = self.padding or 0
+        return Cut(seen, boxes._replace(top=top - margin, left=left - margin), mirrored, resized)
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Crop):
     """A random box, resized to ``size`` and mirrored half of the time (Table 1e "crop, rand size").
 
     The area is uniform in ``scale`` (a share of the picture), width / height log-uniform in ``ratio``; the
@@ -105,11 +171,12 @@ class RandomResizedCrop:
             known = ", ".join(RADIUS)
             raise DataError(f"RandomResizedCrop: interpolation={self.interpolation!r} is none of {known}.")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def cut(self, images: Tensor, generator: Generator) -> Cut:
         boxes = self.boxes(images, generator)
         mirrored = _uniform(images, generator, 1)[:, 0] < 0.5 if self.flip else None
         size = pair(self.size)
-        return resample(unit(images), boxes, size, flip=mirrored, interpolation=self.interpolation)
+        seen = resample(unit(images), boxes, size, flip=mirrored, interpolation=self.interpolation)
+        return Cut(seen, boxes, mirrored)
 
     def boxes(self, images: Tensor, generator: Generator) -> Boxes:
         """A box with integer sides for each picture, always inside it."""

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from mae.data.augment.compose import Compose, apart, together
 from mae.data.augment.crops import RandomResizedCrop
+from mae.data.augment.places import after, inverse
 from mae.data.augment.resample import unit
 from mae.errors import DataError
 
@@ -62,11 +63,24 @@ class RandAugment:
         return cls(found["m"], found.get("mstd", 0.0), int(found.get("n", 2)), found.get("p", 0.5), fill)
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        return self._done(images, generator)[0]
+
+    def mapped(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """The pictures, and where the affine operations put their points."""
+        images, drawn = self._done(images, generator)
+        rows, columns = images.shape[-2:]
+        maps: Tensor | None = None
+        for operation, amount in drawn:
+            maps = after(maps, inverse(origins(operation, amount, rows, columns)))
+        return images, maps
+
+    def _done(self, images: Tensor, generator: Generator) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The pictures, and of each layer the operations and the signed share of their strength, both ``(B,)``."""
         images = unit(images)
         if images.shape[1] != 3:
             raise DataError(f"RandAugment needs 3 channels (RGB), the pictures have {images.shape[1]}; leave it out.")
         frames, each = apart(images)
-        levels = (frames * 255).round_()
+        levels, drawn = (frames * 255).round_(), []
         for _ in range(self.layers):
             shape, device = (len(images),), images.device
             operation = torch.randint(len(OPERATIONS), shape, generator=generator, device=device)
@@ -75,10 +89,11 @@ class RandAugment:
             magnitude = (self.magnitude + self.std * noise).clamp_(0, 10)
             operation = torch.where(applied < self.probability, operation, -1)
             sign = torch.where(direction < 0.5, -1.0, 1.0)
+            drawn.append((operation, sign * (magnitude / 10)))
             with torch.autocast(images.device.type, enabled=False):  # half precision cannot tell 256 levels apart
                 choice, strength, way = (draw.repeat_interleave(each) for draw in (operation, magnitude, sign))
                 levels = operate(levels, choice, strength, way, self.fill)
-        return together(levels / 255, images)
+        return together(levels / 255, images), drawn
 
 
 def rand_augmented_crop(
@@ -159,6 +174,19 @@ def _blended(levels: Tensor, grey: Tensor, operation: Tensor, factor: Tensor) ->
     base = torch.where(colour, grey, smooth)
     blend = (base + factor.view(-1, 1, 1, 1) * (levels - base)).floor().clamp(0, 255)
     return torch.where(colour | sharp, blend, levels)
+
+
+def origins(operation: Tensor, amount: Tensor, rows: int, columns: int) -> Tensor:
+    """The maps ``(B, 2, 3)`` of the affine operations from each point of the output to where it is taken from."""
+
+    def by(name: str, most: float) -> Tensor:
+        return torch.where(operation == OPERATIONS.index(name), amount * most, 0.0)
+
+    angle, middle_x, middle_y = by("Rotate", math.pi / 6), columns / 2, rows / 2
+    cos, sin = angle.cos(), angle.sin()
+    x = (cos, by("ShearX", 0.3) - sin, middle_x - cos * middle_x + sin * middle_y + by("TranslateX", 0.45 * columns))
+    y = (by("ShearY", 0.3) + sin, cos, middle_y - sin * middle_x - cos * middle_y + by("TranslateY", 0.45 * rows))
+    return torch.stack([torch.stack(row, -1) for row in (x, y)], -2)
 
 
 def _mapped(levels: Tensor, operation: Tensor, amount: Tensor, fill: Sequence[float]) -> Tensor:

@@ -1,182 +1,110 @@
 """Built-in pictures that need no download: handwritten digits blended over crops of photographs.
 
-The protocol is MNIST-M's (Ganin et al., arXiv 1505.07818): ``|photo - digit|`` in every channel, here with
-the 1,797 digits of scikit-learn and the photographs inside the wheels of scikit-image and scikit-learn.
+The protocol is MNIST-M's (Ganin et al., arXiv 1505.07818): ``|photo - digit|`` in every channel.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from sklearn.datasets import load_digits
 from torch import Tensor
 
-from mae.data.source import Images, Splits
+from mae.data.builtin import material
+from mae.data.builtin.material import CLASSES, SPLITS, Bytes, Indices, divide_digits, enlarge, regions
+from mae.data.source import DataSet, Images, Splits, Use
 from mae.disk import write_bytes
 from mae.errors import DataError
 
-Bytes = NDArray[np.uint8]
-Indices = NDArray[np.int64]
-
-VERSION = 1  # raise it whenever the same arguments give other pixels
-CLASSES = tuple(str(digit) for digit in range(10))
-TEST_DIGITS_PER_CLASS = 40
-TRAIN_SHARE = 0.75  # the left three quarters of every photograph; the rest is for testing
-REDUCTIONS = (1, 2)  # crops come from the photograph and from its half-size copy: more variety of texture
 DIGIT_SHARE = (0.85, 1.0)  # side of the enlarged digit, its margin included, as a share of the picture's
-MARGIN = 1  # empty cells around the 8x8 digit, whose ink otherwise ends in a hard edge at the border
 SIZES = (16, 96)  # below, digits are not legible; above, crops do not fit the test part of every photograph
 PICTURES_PER_DIGIT = 100  # beyond, further labelled pictures are near-copies and add no evidence
-
-# Flat subjects (stars, retina, moon, cells) and drawings are left out: on them a digit needs no looking for.
-PHOTOGRAPHS = (
-    ("skimage", "data", (
-        "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
-        "gravel.png", "ihc.png", "motorcycle_left.png", "rocket.jpg",
-    )),
-    ("sklearn", "datasets/images", ("china.jpg", "flower.jpg")),
-)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 
-def digits_on_photos(
-    cache: Path, *, pretrain: int = 20000, train: int = 4000, test: int = 2000, size: int = 32, seed: int = 0
-) -> Splits:
-    """Three sets of ``(n, 3, size, size)`` uint8 pictures, made on first use and kept under ``cache``.
+@dataclass(frozen=True, kw_only=True)
+class DigitsOnPhotos(DataSet):
+    """Sets of ``(n, 3, size, size)`` uint8 pictures, made on first use and kept under the cache.
 
-    Training and testing share neither digits nor photographed regions. Pre-training pictures are drawn as
-    training pictures are, independently of them, and carry no label (-1). The pixels are a function of the
-    arguments alone; a cached file that is damaged is made again. Errors: DataError for counts and sizes that
-    cannot be served, missing photographs, and a cache that cannot be written.
+    Training, testing and validation share neither digits nor photographed regions. Pre-training pictures are drawn as
+    training pictures are, independently of them, and carry no label (-1). With ``val=0`` nothing is for validation;
+    else digits and regions for it leave training and pre-training, and testing stays as it is. The pixels of each
+    set are a function of its count, size, seed, and of whether there is validation; a cached file that is damaged is
+    made again. Raises DataError for counts and sizes that cannot be served, missing photographs, and a cache that
+    cannot be written.
     """
-    if not 0 <= seed < 2**32:
-        raise DataError(f"digits_on_photos: seed={seed} is not usable; choose one from 0 to 4294967295.")
-    counts = {"pretrain": pretrain, "train": train, "test": test}
-    glyphs, labels = handwritten_digits()
-    learn, held_out = divide_digits(labels, seed)
-    digits_of = {"pretrain": learn, "train": learn, "test": held_out}
-    for name, count in counts.items():
-        most = PICTURES_PER_DIGIT * len(digits_of[name])
-        if count < 1:
-            raise DataError(f"digits_on_photos: {name}={count} pictures were asked for; ask for at least 1.")
-        if name != "pretrain" and count > most:
-            raise DataError(
-                f"digits_on_photos: {name}={count} pictures of {len(digits_of[name])} digits would be "
-                f"near-copies of one another; ask for at most {most}."
-            )
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise DataError(f"digits_on_photos: size={size} is not possible; choose {SIZES[0]} to {SIZES[1]}.")
 
-    material = _material(glyphs, labels)
-    identity = f"digits_on_photos-v{VERSION}-{pretrain}-{train}-{test}-{size}px-seed{seed}-{material}"
-    path = Path(cache) / f"{identity}.safetensors"
-    tensors = _read(path)
-    if tensors is None:
-        tensors = {}
-        photos = photographs()
-        for stream, (name, count) in enumerate(counts.items(), start=1):
-            crops = regions(photos, held_out=name == "test", size=size)
-            chance = np.random.RandomState([seed, stream])
-            chosen = _repeat_shuffled(digits_of[name], count, chance)
-            pixels = _blend(glyphs[chosen], crops, size, chance)
-            tensors[f"{name}.pixels"] = torch.from_numpy(pixels)
-            tensors[f"{name}.labels"] = torch.from_numpy(labels[chosen])
-        _write(path, tensors)
-    sets = {name: Images(tensors[f"{name}.pixels"], tensors[f"{name}.labels"], CLASSES) for name in counts}
-    unlabelled = Images(sets["pretrain"].pixels, torch.full((pretrain,), -1), ())
-    return Splits(unlabelled, sets["train"], sets["test"], identity)
+    pretrain: int = 20000
+    train: int = 4000
+    test: int = 2000
+    size: int = 32
+    seed: int = 0
+    val: int = 0
+    version: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise DataError(f"digits_on_photos: seed={self.seed} is not usable; choose one from 0 to 4294967295.")
+        if not SIZES[0] <= self.size <= SIZES[1]:
+            raise DataError(f"digits_on_photos: size={self.size} is not possible; choose {SIZES[0]} to {SIZES[1]}.")
+        for name in SPLITS:
+            if getattr(self, name) < (name != "val"):
+                raise DataError(f"digits_on_photos: {name}={getattr(self, name)} pictures; ask for at least 1.")
+        for name in ("train", "test", *(["val"] if self.val else [])):
+            digits = material.digits_for(name, self.val > 0)
+            if getattr(self, name) > PICTURES_PER_DIGIT * digits:
+                raise DataError(
+                    f"digits_on_photos: {name}={getattr(self, name)} pictures of {digits} digits would be "
+                    f"near-copies of one another; ask for at most {PICTURES_PER_DIGIT * digits}."
+                )
 
-def handwritten_digits() -> tuple[Bytes, Indices]:
-    """The digits of scikit-learn: ``(1797, 8, 8)`` uint8 from 0 to 16 (ink), and their labels ``(1797,)``."""
-    bunch = load_digits()
-    return bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
+    def reads(self, use: Use) -> dict[str, object]:
+        return picked(self, use, "size", "seed")
 
+    def __call__(self, cache: Path) -> Splits:
+        sets = {name: self._made(name, cache) for name in SPLITS if getattr(self, name)}
+        unlabelled = Images(sets["pretrain"].pixels, torch.full((self.pretrain,), -1), ())
+        return Splits(unlabelled, sets["train"], sets["test"], sets.get("val"))
 
-def divide_digits(labels: Indices, seed: int) -> tuple[Indices, Indices]:
-    """Indices of the training digits and of the test digits (40 of each class), both ascending."""
-    chance = np.random.RandomState([seed, 0])
-    members = [np.flatnonzero(labels == label) for label in range(len(CLASSES))]
-    held_out = np.concatenate([chance.permutation(ids)[:TEST_DIGITS_PER_CLASS] for ids in members])
-    return np.setdiff1d(np.arange(len(labels)), held_out), np.sort(held_out)
-
-
-def photographs() -> list[Bytes]:
-    """The photographs inside the two wheels, ``(H, W, 3)`` uint8; grey ones have three equal channels."""
-    return [np.array(Image.open(path).convert("RGB")) for path in _photograph_files()]
-
-
-def regions(photos: Sequence[Bytes], *, held_out: bool, size: int) -> list[Bytes]:
-    """The part of each of ``photos: (H, W, 3)`` for training (left) or ``held_out`` (right), per reduction.
-
-    Reduced copies are means over blocks of the part itself, so no pixel of one part reaches the other. A copy
-    in which no crop of ``size`` pixels fits is left out.
-    """
-    parts = []
-    for photo in photos:
-        border = int(photo.shape[1] * TRAIN_SHARE)
-        part = photo[:, border:] if held_out else photo[:, :border]
-        for k in REDUCTIONS:
-            height, width = part.shape[0] // k, part.shape[1] // k
-            if min(height, width) >= size:
-                blocks = part[: height * k, : width * k].reshape(height, k, width, k, 3)
-                area = k * k
-                parts.append(((blocks.sum((1, 3), dtype=np.int64) + area // 2) // area).astype(np.uint8))
-    return parts
+    def _made(self, name: str, cache: Path) -> Images:
+        count, validated = getattr(self, name), self.val > 0
+        # of the training digits some are kept for validation, so the pictures are others
+        kind = f"{name}-beside-val" if validated and name in ("pretrain", "train") else name
+        made = f"{kind}-{count}-{self.size}px-seed{self.seed}-{material.digest()}"
+        path = Path(cache) / f"digits_on_photos-v{self.version}-{made}.safetensors"
+        tensors = _read(path)
+        if tensors is None:
+            glyphs, labels = material.handwritten_digits()
+            digits = divide_digits(labels, self.seed, validated)[name]
+            crops = regions(material.photographs(), name, self.size, validated)
+            if not crops:
+                raise DataError(
+                    f"digits_on_photos: no region for {name} holds {self.size} pixels; choose a smaller size."
+                )
+            chance = np.random.RandomState([self.seed, 1 + SPLITS.index(name)])
+            chosen = _repeat_shuffled(digits, count, chance)
+            pixels = torch.from_numpy(_blend(glyphs[chosen], crops, self.size, chance))
+            tensors = {"pixels": pixels, "labels": torch.from_numpy(labels[chosen])}
+            _write(path, tensors)
+        return Images(tensors["pixels"], tensors["labels"], CLASSES)
 
 
-def enlarge(glyphs: Bytes, side: int) -> Bytes:
-    """``(n, 8, 8)`` ink from 0 to 16, made ``(n, side, side)`` from 0 to 255 by Keys' cubic (a = -0.5).
-
-    The digit gets an empty margin of one cell, so ``side`` spans ten cells. Weights are integers in units of
-    1/4096, so that every platform computes the same pixels.
-    """
-    source = glyphs.shape[-1]
-    centre = (np.arange(side) + 0.5) * (source + 2 * MARGIN) / side - 0.5 - MARGIN
-    first = np.floor(centre).astype(np.int64) - 1
-    weights = np.zeros((side, source), np.int64)
-    for tap in range(4):
-        x = np.abs(first + tap - centre)
-        value = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2)
-        inked = np.flatnonzero((first + tap >= 0) & (first + tap < source))
-        weights[inked, first[inked] + tap] = np.rint(value[inked] * 4096).astype(np.int64)
-    ink: Indices = weights @ glyphs.astype(np.int64) @ weights.T
-    unit = 16 << 24  # full ink, in the units of the product of two weights
-    return ((ink * 255 + unit // 2) // unit).clip(0, 255).astype(np.uint8)
-
-
-def _material(glyphs: Bytes, labels: Indices) -> str:
-    """Eight hex digits over photographs and digits: a wheel that brings other ones makes another data set."""
-    digest = hashlib.sha256()
-    for path in _photograph_files():
-        digest.update(path.read_bytes())
-    for array in (glyphs, labels):
-        digest.update(array.astype("<i8").tobytes())
-    return digest.hexdigest()[:8]
-
-
-def _photograph_files() -> list[Path]:
-    files = []
-    for package, folder, names in PHOTOGRAPHS:
-        found = importlib.util.find_spec(package)
-        if found is None or found.origin is None:
-            raise DataError(f"The built-in data needs the photographs of {package}; install its wheel.")
-        files += [Path(found.origin).parent / folder / name for name in names]
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"The photograph {file} is missing; install scikit-image and scikit-learn anew.")
-    return files
+def picked(source: DataSet, use: Use, *shared: str) -> dict[str, object]:
+    """What a use reads of made data: the ``shared`` fields, the counts of its splits, and the material's digest."""
+    validated = getattr(source, "val", 0) > 0
+    counts = ("pretrain",) if use == "pretrain" else ("train", "test", *(["val"] if validated else []))
+    found: dict[str, object] = {name: getattr(source, name) for name in (*shared, *counts)}
+    return {**found, "material": material.digest(), **({"validated": True} if validated else {})}
 
 
 def _repeat_shuffled(digits: Indices, count: int, chance: np.random.RandomState) -> Indices:

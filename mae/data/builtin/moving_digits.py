@@ -9,33 +9,28 @@ and zooms over both alike.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import av
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mae.data.builtin.digits_on_photos import CLASSES, divide_digits, enlarge, handwritten_digits, photographs, regions
+from mae.data.builtin import material
+from mae.data.builtin.digits_on_photos import picked
+from mae.data.builtin.material import CLASSES, SPLITS, Bytes, Indices, divide_digits, enlarge, regions
 from mae.data.builtin.motions import MOTIONS, Floats, paths
 from mae.data.clips.cache import decoded_clips
 from mae.data.files.listing import Listing
 from mae.data.files.workers import default_workers, in_processes
-from mae.data.source import Splits
+from mae.data.source import DataSet, Splits, Use
 from mae.disk import locked, replacing
 from mae.errors import DataError
 
-Bytes = NDArray[np.uint8]
-Indices = NDArray[np.int64]
-
-VERSION = 1  # raise it whenever the same arguments give other clips
 TASKS = {"motion": MOTIONS, "appearance": CLASSES}
 FILMED = 40  # side of the pictures in the files; decord fails on some small widths, 24 and 32 among them
 SIZES = (24, FILMED)  # of the decoded pictures: below, digits are not legible; above, there is nothing more to see
@@ -48,66 +43,82 @@ FRAMES_PER_SECOND = 16
 CHUNK = 32  # clips per task of a process
 
 
-def moving_digits(
-    cache: Path,
-    *,
-    labels: str = "motion",
-    pretrain: int = 4000,
-    train: int = 2000,
-    test: int = 1000,
-    size: int = 32,
-    frames: int = 32,
-    seed: int = 0,
-) -> Splits:
-    """Three sets of clips of ``frames`` frames, made on first use, kept under ``cache`` and decoded to ``size`` a side.
+@dataclass(frozen=True, kw_only=True)
+class MovingDigits(DataSet):
+    """Sets of clips of ``frames`` frames, made on first use, kept under the cache and decoded to ``size`` a side.
 
-    ``labels`` is "motion" (8 classes) or "appearance" (10); both label the same clips. Training and testing share
-    neither digits nor photographed regions; pre-training clips are drawn as training clips are, independently of
-    them, and carry no label (-1). What a clip shows is a function of the arguments alone, its bytes also depend on
-    FFmpeg. Filming that was stopped goes on where it was; a second process waits for the first. Errors: DataError for
-    arguments that cannot be served, missing photographs, and a cache that cannot be written or is damaged.
+    ``labels`` is "motion" (8 classes) or "appearance" (10); both label the same clips. Training, testing and validation
+    share neither digits nor photographed regions; pre-training clips are drawn as training clips are, independently of
+    them, and carry no label (-1). With ``val=0`` nothing is kept for validation; otherwise digits and regions for it
+    leave training and pre-training. What a clip shows is a function of the fields alone, its bytes also depend on
+    FFmpeg. Filming that was stopped goes on where it was; a second process waits for the first. Raises DataError for
+    fields that cannot be served, missing photographs, and a cache that cannot be written or is damaged.
     """
-    counts = {"pretrain": pretrain, "train": train, "test": test}
-    if labels not in TASKS:
-        raise DataError(f"moving_digits: labels={labels!r} is not known; choose one of {', '.join(TASKS)}.")
-    for name, count in counts.items():
-        if count < 1:
-            raise DataError(f"moving_digits: {name}={count} clips were asked for; ask for at least 1.")
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise DataError(f"moving_digits: size={size} is not possible; choose {SIZES[0]} to {SIZES[1]}.")
-    if not LENGTHS[0] <= frames <= LENGTHS[1]:
-        raise DataError(f"moving_digits: frames={frames} is not possible; choose {LENGTHS[0]} to {LENGTHS[1]}.")
-    if not 0 <= seed < 2**32:
-        raise DataError(f"moving_digits: seed={seed} is not usable; choose one from 0 to 4294967295.")
 
-    photos, (glyphs, classes) = photographs(), handwritten_digits()
-    material = _digest([*photos, glyphs, classes])
-    studios = {}
-    for stream, (name, count) in enumerate(counts.items(), start=1):
-        digits = divide_digits(classes, seed)[name == "test"]
-        chance = np.random.RandomState([seed, stream])
-        studios[name] = _Studio(
-            folder=Path(cache) / f"moving_digits-v{VERSION}-{name}-{count}-{FILMED}px-{frames}-seed{seed}-{material}",
-            glyphs=glyphs[digits],
-            labels=classes[digits],
-            regions=tuple(regions(photos, held_out=name == "test", size=_window(FILMED))),
-            motions=_balanced(count, len(MOTIONS), chance),
-            digits=_balanced(count, len(CLASSES), chance),
-            size=FILMED,
-            frames=frames,
-            seed=(seed, stream),
-        )
-    sets = {}
-    for (name, studio), listing in zip(studios.items(), _filmed(tuple(studios.values())), strict=True):
-        shown = studio.motions if labels == "motion" else studio.digits
-        sets[name] = decoded_clips(listing, Path(cache), size=(size, size), max_failed=0.0).labelled(
-            torch.from_numpy(shown), TASKS[labels]
-        )
-    unlabelled = sets["pretrain"].labelled(torch.full((pretrain,), -1), ())
-    identity = (
-        f"moving_digits-v{VERSION}-{labels}-{pretrain}-{train}-{test}-{size}px-{frames}frames-seed{seed}-{material}"
-    )
-    return Splits(unlabelled, sets["train"], sets["test"], identity)
+    labels: str = "motion"
+    pretrain: int = 4000
+    train: int = 2000
+    test: int = 1000
+    size: int = 32
+    frames: int = 32
+    seed: int = 0
+    val: int = 0
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.labels not in TASKS:
+            raise DataError(f"moving_digits: labels={self.labels!r} is not known; choose one of {', '.join(TASKS)}.")
+        for name in SPLITS:
+            if getattr(self, name) < (name != "val"):
+                raise DataError(f"moving_digits: {name}={getattr(self, name)} clips; ask for at least 1.")
+        if not SIZES[0] <= self.size <= SIZES[1]:
+            raise DataError(f"moving_digits: size={self.size} is not possible; choose {SIZES[0]} to {SIZES[1]}.")
+        if not LENGTHS[0] <= self.frames <= LENGTHS[1]:
+            raise DataError(
+                f"moving_digits: frames={self.frames} is not possible; choose {LENGTHS[0]} to {LENGTHS[1]}."
+            )
+        if not 0 <= self.seed < 2**32:
+            raise DataError(f"moving_digits: seed={self.seed} is not usable; choose one from 0 to 4294967295.")
+
+    def reads(self, use: Use) -> dict[str, object]:
+        labels = ("labels",) if use == "evaluate" else ()
+        return picked(self, use, "size", "frames", "seed", *labels)
+
+    def __call__(self, cache: Path) -> Splits:
+        studios = self._studios(Path(cache))
+        sets = {}
+        for (name, studio), listing in zip(studios.items(), _filmed(tuple(studios.values())), strict=True):
+            shown = studio.motions if self.labels == "motion" else studio.digits
+            clips = decoded_clips(listing, Path(cache), size=(self.size, self.size), max_failed=0.0)
+            sets[name] = clips.labelled(torch.from_numpy(shown), TASKS[self.labels])
+        unlabelled = sets["pretrain"].labelled(torch.full((self.pretrain,), -1), ())
+        return Splits(unlabelled, sets["train"], sets["test"], sets.get("val"))
+
+    def _studios(self, cache: Path) -> dict[str, _Studio]:
+        photos, (glyphs, classes) = material.photographs(), material.handwritten_digits()
+        validated = self.val > 0
+        studios = {}
+        for stream, name in enumerate(SPLITS, start=1):
+            count = getattr(self, name)
+            if not count:
+                continue
+            digits = divide_digits(classes, self.seed, validated)[name]
+            chance = np.random.RandomState([self.seed, stream])
+            # of the training digits some are kept for validation, so the clips are others
+            kind = f"{name}-beside-val" if validated and name in ("pretrain", "train") else name
+            made = f"{kind}-{count}-{FILMED}px-{self.frames}-seed{self.seed}-{material.digest()}"
+            studios[name] = _Studio(
+                folder=cache / f"moving_digits-v{self.version}-{made}",
+                glyphs=glyphs[digits],
+                labels=classes[digits],
+                regions=tuple(regions(photos, name, _window(FILMED), validated)),
+                motions=_balanced(count, len(MOTIONS), chance),
+                digits=_balanced(count, len(CLASSES), chance),
+                size=FILMED,
+                frames=self.frames,
+                seed=(self.seed, stream),
+            )
+        return studios
 
 
 @dataclass(frozen=True)
@@ -183,14 +194,6 @@ def _balanced(count: int, classes: int, chance: np.random.RandomState) -> Indice
 
 def _window(size: int) -> int:
     return int(np.ceil(WINDOW * size))
-
-
-def _digest(arrays: Sequence[NDArray[Any]]) -> str:
-    """Eight hex digits over photographs and digits: a wheel that brings other ones makes another data set."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array.astype("<i8").tobytes())
-    return digest.hexdigest()[:8]
 
 
 def film(studio: _Studio, index: int) -> Bytes:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from mae.data.files.listing import Catalogue, Entry, printable
+from mae.data.files.folders import Catalogue, Entry
+from mae.data.files.listing import printable
 from mae.disk import write_text
 
 SHOWN = 10  # findings of a kind on the terminal; the JSON report has all
@@ -34,7 +35,7 @@ class VerifyReport:
     ``leakage``, ``mislabelled`` and ``duplicates`` hold groups of names with the same bytes; a group stands
     in the first of the three that applies. ``sizes``: (width, height) with counts, ``channels`` likewise;
     ``counts``: files by split and class; ``other_files``: files of another kind, by suffix. Of clips ``frames`` counts
-    those of each length, ``short`` names those that are too short.
+    those of each length, ``readers`` those that each reader reads, ``short`` names those that are too short.
     """
 
     root: str
@@ -54,6 +55,7 @@ class VerifyReport:
     other_files: dict[str, int]
     short: tuple[tuple[str, str], ...] = ()
     frames: dict[int, int] = field(default_factory=dict)
+    readers: dict[str, int] = field(default_factory=dict)
 
     @property
     def problems(self) -> dict[str, Sequence[tuple[str, ...] | str]]:
@@ -77,6 +79,7 @@ class VerifyReport:
             lines.append(f"  {split or 'all'}: {sum(values)} {'clips' if self.frames else 'pictures'}, {span}")
         if self.frames:
             lines.append(f"  frames: {min(self.frames)} to {max(self.frames)}; {_summary(self.frames)}")
+            lines.append(f"  read by: {_summary(self.readers)}")
         else:
             lines.append("  channels: " + _summary(self.channels))
         widths, heights = ([int(size.split("x")[axis]) for size in self.sizes] for axis in (0, 1))
@@ -99,18 +102,19 @@ class VerifyReport:
 
 
 class Seen(NamedTuple):
-    """Of one file: digest of its bytes ("" if none can be read), channels, "WxH", why it is unreadable, frames."""
+    """Of one file: digest of its bytes ("" if unreadable), channels, "WxH", why it is unreadable; frames, reader."""
 
     digest: str
     channels: int
     size: str
     failure: str
     frames: int = 1
+    reader: str = ""
 
 
 def report_of(found: Catalogue, seen: dict[str, Seen]) -> VerifyReport:
     """The findings about ``found``, of which each file was ``seen``."""
-    root = found.root if found.root.is_dir() else found.root.parent
+    root = found.folder
     names = sorted(seen)
     leakage, mislabelled, duplicates = _identical(found.entries, seen)
     counts = {

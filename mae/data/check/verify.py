@@ -18,9 +18,11 @@ from tqdm import tqdm
 
 from mae.data.check.findings import Seen, VerifyReport, report_of
 from mae.data.check.verify_clips import listed_clips, verify_clips
-from mae.data.files.listing import Catalogue, Entry, Listing, catalogue, printable
+from mae.data.files.folders import Catalogue, Entry
+from mae.data.files.listing import Listing, printable
 from mae.data.files.workers import default_workers, in_processes
 from mae.data.pictures.decode import channels_of, read_picture, reason
+from mae.data.pictures.lists import catalogue
 
 CHUNK = 256
 
@@ -33,7 +35,7 @@ def verify(
     Raises DataError when ``source`` is neither a folder nor a list, RuntimeError when a process is killed.
     """
     found = _as_catalogue(source)
-    root = found.root if found.root.is_dir() else found.root.parent
+    root = found.folder
     names = sorted({entry.name for entry in found.entries})
     if workers is None:
         workers = default_workers() if len(names) >= 2 * CHUNK else 0

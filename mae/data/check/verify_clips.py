@@ -1,6 +1,7 @@
 """Look at every clip of a data set before a run does: ``python -m mae.data.check PATH --clips``.
 
-Each file is hashed and decoded to its last frame. Found is what is found of pictures, and clips with too few frames.
+Each file is hashed, decoded from its first frame to its last, and read by number as a run reads it, which must give the
+same. Found is what is found of pictures, and clips with too few frames.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mae.data.check.findings import Seen, VerifyReport, report_of
-from mae.data.clips.lists import clip_catalogue, clips_in_json, clips_in_list
-from mae.data.clips.video import LIMIT, Video, in_threads
-from mae.data.files.listing import Catalogue, Entry, Listing
+from mae.data.clips.lists import clips_in_json, clips_in_list
+from mae.data.clips.readers.frame_folder import FRAME_SUFFIXES, is_frame
+from mae.data.clips.video import LIMIT, SUFFIXES, Video, in_threads
+from mae.data.files.folders import Catalogue, Entry, catalogue
+from mae.data.files.listing import Listing
 from mae.data.files.workers import default_workers
 from mae.errors import DataError
+
+PICKS, SMALL = 8, (64, 64)  # frames that are also read by number, and the size at which they are compared
 
 
 def verify_clips(
@@ -35,7 +40,7 @@ def verify_clips(
     """
     if least < 1:
         raise DataError(f"{least} frames: ask for at least one.")
-    found = source if isinstance(source, Catalogue) else clip_catalogue(source)
+    found = source if isinstance(source, Catalogue) else catalogue(Path(source), SUFFIXES, FRAME_SUFFIXES)
     names = sorted({entry.name for entry in found.entries})
     seen: dict[str, Seen] = {}
     threads = max(1, min(default_workers() if workers is None else workers, len(names)))
@@ -48,6 +53,7 @@ def verify_clips(
         report_of(found, seen),
         channels={},  # every clip is decoded to three
         frames=dict(Counter(whole.values()).most_common()),
+        readers=dict(Counter(result.reader for result in seen.values() if not result.failure).most_common()),
         short=tuple(
             (name, f"has {frames} frames, {least} are asked for") for name, frames in whole.items() if frames < least
         ),
@@ -93,15 +99,24 @@ class _Look:
             digest = _digest(path)
             frames = video.frames
             height, width = video.read([0]).shape[-2:]
-            video.read(range(frames), size=(1, 1))  # decoded to the last, without sending them all
-            return Seen(digest, 3, f"{width}x{height}", "", frames)
+            # By number, as a run reads, the last first; small, so that few bytes are sent.
+            picks = sorted({round(share * (frames - 1) / PICKS) for share in range(PICKS + 1)}, reverse=True)
+            picked = [video.read([pick], size=SMALL)[0] for pick in picks]
+            reader = video.reader
+            in_order = Video(path, in_order=True, limit=self.limit).read(range(frames), size=SMALL)
+            wrong = [pick for pick, frame in zip(picks, picked, strict=True) if (frame != in_order[pick]).any()]
+            if wrong:
+                raise DataError(f"frame {wrong[-1]} by number is another than in order ({reader}); convert the film")
+            return Seen(digest, 3, f"{width}x{height}", "", frames, reader)
         except (ValueError, OSError) as error:
             return Seen(digest, 0, "", str(error), frames)
 
 
 def _digest(path: Path) -> str:
+    """Of the bytes of a file, or of all pictures of a folder in the order of their names."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+    for part in sorted(item for item in path.iterdir() if is_frame(item.name)) if path.is_dir() else [path]:
+        with open(part, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Which clips a folder, a list or an official split file names, under which labels, without opening one.
+"""Which clips a list or an official split file names, under which labels, without opening one.
 
 Each function gives the ``Listing`` of one split. Whatever is wrong is a DataError that names file and line.
 """
@@ -9,15 +9,14 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mae.data.clips.video import SUFFIXES
-from mae.data.files.listing import Catalogue, Entry, Listing, class_order
+from mae.data.files.listing import Listing, class_order
 from mae.errors import DataError
 
-LAYOUT = "train/<class>/* and test|val/<class>/*"
 DELIMITERS = {",": "a comma", "\t": "a tab", ";": "a semicolon", " ": "a space"}
 
 
@@ -27,48 +26,6 @@ class Line(NamedTuple):
     number: int
     path: str
     label: str
-
-
-def clip_catalogue(root: Path | str) -> Catalogue:
-    """All clips under ``root``: train/<class>/* with test|val/<class>/*, or <class>/*; DataError if it is no folder."""
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root} is no folder; give one with {LAYOUT}.")
-    entries: list[Entry] = []
-    classes: dict[str, tuple[str, ...]] = {}
-    ignored: list[str] = []
-    for split in [name for name in ("train", "test", "val") if (root / name).is_dir()] or [""]:
-        folders = sorted(item.name for item in (root / split).iterdir() if item.is_dir() and item.name[0] != ".")
-        classes[split] = tuple(folders)
-        for label in folders:
-            for name in sorted(_below(root, f"{split}/{label}".lstrip("/"))):
-                if Path(name).suffix.lower() in SUFFIXES:
-                    entries.append(Entry(split, label, name))
-                else:
-                    ignored.append(name)
-    return Catalogue(root, tuple(entries), classes, tuple(ignored))
-
-
-def clips_in_folder(root: Path | str, split: str) -> Listing:
-    """The clips of ``split`` under ``root``, by classes of the same name in training; "test" is served by val too."""
-    found = clip_catalogue(root)
-    by_split = {name: [entry for entry in found.entries if entry.split == name] for name in ("train", "test", "val")}
-    chosen = by_split[split] or (by_split["val"] if split == "test" else [])
-    if not by_split["train"] or not chosen:
-        raise DataError(
-            f"{root} has no clips for {split if by_split['train'] else 'train'}; looked for {LAYOUT} with files "
-            f"ending in {' '.join(sorted(SUFFIXES))}."
-        )
-    classes = class_order({entry.label for entry in by_split["train"]})
-    known = {label: index for index, label in enumerate(classes)}
-    unknown = sorted({entry.label for entry in chosen} - known.keys())
-    if unknown:
-        raise DataError(
-            f"{root}: the {split} class {unknown[0]!r} is not among the {len(classes)} training classes; "
-            "add it to training or remove it."
-        )
-    names = tuple(entry.name for entry in chosen)
-    return Listing(Path(root), names, tuple(known[entry.label] for entry in chosen), classes)
 
 
 def clips_in_list(
@@ -97,7 +54,7 @@ def clips_in_json(file: Path | str, *, labels: Path | str, root: Path | str) -> 
     """Something-Something's official split: entries with ``id``, and ``template`` or ``label``; unlabelled if neither.
 
     ``labels`` is the official JSON file from a template without brackets to its number; clips are files of any video
-    suffix in ``root``, named by their id.
+    suffix in ``root``, or folders of frames, named by their id.
     """
     file, labels, root = Path(file), Path(labels), Path(root)
     numbers = _json(labels, dict)
@@ -110,7 +67,11 @@ def clips_in_json(file: Path | str, *, labels: Path | str, root: Path | str) -> 
     classes = tuple(sorted(known, key=known.__getitem__))
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the one with the clips of {file}.")
-    files = {Path(name).stem: name for name in sorted(os.listdir(root)) if Path(name).suffix.lower() in SUFFIXES}  # noqa: PTH208
+    files = {
+        Path(name).stem: name
+        for name in sorted(os.listdir(root))  # noqa: PTH208
+        if Path(name).suffix.lower() in SUFFIXES or (root / name).is_dir()
+    }
     names, indices = [], []
     for position, entry in enumerate(_json(file, list), 1):
         where = f"{file}, entry {position}"
@@ -174,15 +135,6 @@ def hmdb51(lists: Path | str, split: str, *, root: Path | str, fold: int = 1) ->
     return Listing(Path(root), tuple(names), tuple(labels), classes)
 
 
-def _below(root: Path, folder: str) -> Iterator[str]:
-    """Files under ``folder``, relative to ``root``; hidden ones are not data, links to folders are not followed."""
-    for base, folders, files in os.walk(root / folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        for name in files:
-            if name[0] != ".":
-                yield (Path(base) / name).relative_to(root).as_posix()
-
-
 def _lines(file: Path) -> list[tuple[int, str]]:
     """Numbered lines that are not blank; DataError when there are none, or no text."""
     if not file.is_file():
@@ -229,7 +181,7 @@ def _fields(text: str, delimiter: str) -> list[str]:
     if delimiter == " ":
         path, _, label = text.rpartition(" ")
         is_clip = Path(path.strip()).suffix.lower() in SUFFIXES or path.strip().lower() == "path"
-        return [path.strip(), label] if is_clip else [text]
+        return [path.strip(), label] if is_clip or label.isdecimal() else [text]  # a folder of frames has no suffix
     return [field.strip() for field in next(csv.reader([text], delimiter=delimiter))]
 
 

@@ -1,171 +1,149 @@
-"""Clips that users have as the data of a study: decoded once (``size``), or streamed from files (``short_side``).
-
-Every function takes exactly one of the two: with ``size = (h, w)`` clips are decoded once, cropped to that and kept
-under ``cache``; with ``short_side`` they are decoded for every batch. ``train`` and ``test`` are the numbers of clips
-that the spec counts on. They raise DataError when files are missing or counts differ, and as ``decoded_clips`` does.
-"""
+"""Clips that users have as the data of a study: decoded once (``size``), or streamed from files (``short_side``)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
-from mae.data.clips import cache as clip_cache
-from mae.data.clips import lists as clip_lists
-from mae.data.clips.cache import decoded_clips
-from mae.data.clips.files import ClipFiles
-from mae.data.clips.source import ClipSource
-from mae.data.files.listing import Listing
-from mae.data.source import Splits
+from mae.data.clips import lists
+from mae.data.clips.cache import VERSION, decoded_clips
+from mae.data.clips.readers.frame_folder import FRAME_SUFFIXES
+from mae.data.clips.stream import ClipFiles
+from mae.data.clips.video import SUFFIXES
+from mae.data.files.folders import catalogue, sides_of
+from mae.data.files.listing import Listing, Sides
+from mae.data.files.sets import FileSet
+from mae.data.source import Source, Splits
 from mae.errors import DataError
 
-VERSION = 1  # raise it whenever the same files give other pixels
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSet(FileSet):
+    """Clips under ``root``, exactly as many for training and testing as a spec counts on.
+
+    One of two is given: with ``size = (h, w)`` clips are decoded once, cropped to that and kept in the cache; with
+    ``short_side`` they are decoded for every batch, scaled to that. Raises DataError when files are missing or counts
+    differ, and as ``decoded_clips`` does.
+    """
+
+    size: Sequence[int] | None = None
+    short_side: int | None = None
+    version: ClassVar[int] = VERSION
+
+    def __post_init__(self) -> None:
+        if (self.size is None) == (self.short_side is None):
+            raise DataError(f"size={self.size}, short_side={self.short_side}: give one of the two.")
+
+    def shape(self) -> dict[str, object]:
+        return {"size": list(self.size)} if self.size is not None else {"short_side": self.short_side}
+
+    def __call__(self, cache: Path) -> Splits:
+        sides = self.sides()
+        for split, count in (("train", self.train), ("test", self.test)):
+            side: Listing = getattr(sides, split)
+            if len(side) != count:
+                raise DataError(
+                    f"{side.root} has {len(side)} clips for {split}, the spec says {count}; "
+                    f"set data.source.{split} to match."
+                )
+
+        def read(side: Listing) -> Source:
+            if self.short_side is not None:
+                return ClipFiles(side, short_side=self.short_side)
+            height, width = self.size or (0, 0)
+            return decoded_clips(side, cache, size=(height, width))
+
+        return self.splits(sides, read)
 
 
-def clip_folder(
-    cache: Path,
-    *,
-    root: str | None,
-    train: int,
-    test: int,
-    size: Sequence[int] | None = None,
-    short_side: int | None = None,
-) -> Splits:
-    """Clips in train/<class>/ and test|val/<class>/ under ``root``."""
-    folder = Path(_given(root))
-    first, second = (clip_lists.clips_in_folder(folder, split) for split in ("train", "test"))
-    return _splits("clips", first, second, cache, (train, test), size, short_side)
+@dataclass(frozen=True, kw_only=True)
+class ClipFolder(ClipSet):
+    """Clips in train/<class>/ and test|val/<class>/ under ``root``.
+
+    ``test_share`` of each class of training is kept apart for testing where the folder has no clips for that.
+    """
+
+    test_share: float = 0.0
+
+    def listed(self, root: Path) -> Sides:
+        return sides_of(catalogue(root, SUFFIXES, FRAME_SUFFIXES), test_share=self.test_share)
 
 
-def clip_list(
-    cache: Path,
-    *,
-    root: str | None,
-    train_list: str,
-    test_list: str,
-    classes: int,
-    train: int,
-    test: int,
-    size: Sequence[int] | None = None,
-    short_side: int | None = None,
-    delimiter: str | None = None,
-) -> Splits:
+@dataclass(frozen=True, kw_only=True)
+class ClipList(ClipSet):
     """Clips under ``root`` that two lists name, in lines of a path and a label; so are Kinetics and others shared.
 
     The lists' names start from ``root`` too. ``classes`` is the number of labels.
     """
-    folder = Path(_given(root))
-    first = clip_lists.clips_in_list(folder / train_list, root=folder, delimiter=delimiter)
-    numbered = not first.classes or first.classes[0] == "0"
-    second = clip_lists.clips_in_list(
-        folder / test_list, root=folder, classes=classes if numbered else first.classes, delimiter=delimiter
-    )
-    if len(first.classes) > classes or (not numbered and len(first.classes) != classes):
-        raise DataError(
-            f"{folder / train_list} has {len(first.classes)} classes, the spec says {classes}; "
-            "set data.classes to match."
-        )
-    first = Listing(first.root, first.names, first.labels, second.classes)
-    return _splits("list", first, second, cache, (train, test), size, short_side)
+
+    train_list: str
+    test_list: str
+    classes: int
+    delimiter: str | None = None
+
+    def listed(self, root: Path) -> Sides:
+        train = lists.clips_in_list(root / self.train_list, root=root, delimiter=self.delimiter)
+        numbered = not train.classes or train.classes[0] == "0"
+        classes = self.classes if numbered else train.classes
+        test = lists.clips_in_list(root / self.test_list, root=root, classes=classes, delimiter=self.delimiter)
+        found = len(train.classes)
+        if found > self.classes or (not numbered and found != self.classes):
+            raise DataError(
+                f"{root / self.train_list} has {found} classes, the spec says {self.classes}; "
+                "set data.classes to match."
+            )
+        return Sides(replace(train, classes=test.classes), None, test)
 
 
-def something_something(
-    cache: Path,
-    *,
-    root: str | None,
-    train_list: str,
-    test_list: str,
-    labels: str,
-    videos: str,
-    train: int,
-    test: int,
-    size: Sequence[int] | None = None,
-    short_side: int | None = None,
-) -> Splits:
+@dataclass(frozen=True, kw_only=True)
+class SomethingSomething(ClipSet):
     """Something-Something V2 by its official JSON files and its folder ``videos``, all under ``root``.
 
     The test set is the validation list, as in the paper.
     """
-    folder = Path(_given(root))
-    first, second = (
-        clip_lists.clips_in_json(folder / name, labels=folder / labels, root=folder / videos)
-        for name in (train_list, test_list)
-    )
-    return _splits("ssv2", first, second, cache, (train, test), size, short_side)
+
+    train_list: str
+    test_list: str
+    labels: str
+    videos: str
+
+    def listed(self, root: Path) -> Sides:
+        train, test = (
+            lists.clips_in_json(root / name, labels=root / self.labels, root=root / self.videos)
+            for name in (self.train_list, self.test_list)
+        )
+        return Sides(train, None, test)
 
 
-def ucf101(
-    cache: Path,
-    *,
-    root: str | None,
-    lists: str,
-    videos: str,
-    train: int,
-    test: int,
-    fold: int = 1,
-    size: Sequence[int] | None = None,
-    short_side: int | None = None,
-) -> Splits:
+@dataclass(frozen=True, kw_only=True)
+class UCF101(ClipSet):
     """UCF101 by the official files in the folder ``lists``, clips in ``videos``, both under ``root``."""
-    folder = Path(_given(root))
-    first, second = (
-        clip_lists.ucf101(folder / lists, split, root=folder / videos, fold=fold) for split in ("train", "test")
-    )
-    return _splits(f"ucf101-{fold}", first, second, cache, (train, test), size, short_side)
+
+    lists: str
+    videos: str
+    fold: int = 1
+
+    def listed(self, root: Path) -> Sides:
+        train, test = (
+            lists.ucf101(root / self.lists, split, root=root / self.videos, fold=self.fold)
+            for split in ("train", "test")
+        )
+        return Sides(train, None, test)
 
 
-def hmdb51(
-    cache: Path,
-    *,
-    root: str | None,
-    lists: str,
-    videos: str,
-    train: int,
-    test: int,
-    fold: int = 1,
-    size: Sequence[int] | None = None,
-    short_side: int | None = None,
-) -> Splits:
+@dataclass(frozen=True, kw_only=True)
+class HMDB51(ClipSet):
     """HMDB51 by the official files in the folder ``lists``, clips in ``videos``/<class>/, both under ``root``."""
-    folder = Path(_given(root))
-    first, second = (
-        clip_lists.hmdb51(folder / lists, split, root=folder / videos, fold=fold) for split in ("train", "test")
-    )
-    return _splits(f"hmdb51-{fold}", first, second, cache, (train, test), size, short_side)
 
+    lists: str
+    videos: str
+    fold: int = 1
 
-def _given(root: str | None) -> str:
-    if root is None:
-        raise DataError("The data is clips in a folder and none is named; add data.source.root=PATH.")
-    return root
-
-
-def _splits(
-    name: str,
-    train: Listing,
-    test: Listing,
-    cache: Path,
-    counts: tuple[int, int],
-    size: Sequence[int] | None,
-    short_side: int | None,
-) -> Splits:
-    """Pre-training reads the training clips (the paper does). ``identity`` holds the content's digests."""
-    for split, side, count in zip(("train", "test"), (train, test), counts, strict=True):
-        if len(side) != count:
-            raise DataError(
-                f"{side.root} has {len(side)} clips for {split}, the spec says {count}; "
-                f"set data.source.{split} to match."
-            )
-    digests = f"{train.digest()}-{test.digest()}"
-    first: ClipSource
-    second: ClipSource
-    if size is not None and short_side is None:
-        h, w = size
-        first, second = (decoded_clips(side, cache, size=(h, w)) for side in (train, test))
-        identity = f"{name}-v{clip_cache.VERSION}-{digests}-{h}x{w}-{len(first)}-{len(second)}"
-    elif short_side is not None and size is None:
-        first, second = (ClipFiles(side, short_side=short_side) for side in (train, test))
-        identity = f"{name}-streamed-v{VERSION}-{digests}-{short_side}"
-    else:
-        raise DataError(f"size={size}, short_side={short_side}: give one of the two.")
-    return Splits(pretrain=first, train=first, test=second, identity=identity)
+    def listed(self, root: Path) -> Sides:
+        train, test = (
+            lists.hmdb51(root / self.lists, split, root=root / self.videos, fold=self.fold)
+            for split in ("train", "test")
+        )
+        return Sides(train, None, test)

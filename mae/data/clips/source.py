@@ -1,26 +1,22 @@
 """Clips as data: sets of whole clips, of which ``taking`` makes the source of a training or of a test view.
 
-``DecodedClips`` were decoded once into one array; ``mae.data.clips.files`` decodes anew for every batch. A
+``DecodedClips`` were decoded once into one array; ``mae.data.clips.stream`` decodes anew for every batch. A
 clip that is damaged or too short for that makes its batch smaller; it is named once, and kept in ``report``.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
 from mae.data.clips.sampling import Sampling
-from mae.data.files.listing import printable
-from mae.data.files.tally import DecodeReport
+from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
 from mae.data.source import Batch, Source, generators
 from mae.errors import DataError
-
-log = logging.getLogger(__name__)
 
 
 class ClipSource(Source, Protocol):
@@ -66,38 +62,6 @@ class Taking:
         return torch.stack([self.sampling.train(length, generator) for _ in range(self.repeats)])
 
 
-@dataclass
-class Account:
-    """Which of ``names`` were used and which could not be, shared by all takings of a set."""
-
-    names: tuple[str, ...]
-    where: str
-    max_failed: float
-    before: tuple[tuple[str, str], ...] = ()  # clips beside ``names`` that had failed already, with the reason
-    failed: dict[int, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.used = torch.zeros(len(self.names), dtype=torch.bool)
-
-    @property
-    def report(self) -> DecodeReport:
-        failed = tuple((self.names[row], self.failed[row]) for row in sorted(self.failed))
-        return DecodeReport(int(self.used.sum()), self.before + failed)
-
-    def note(self, rows: Tensor, failed: Iterable[tuple[int, str]]) -> None:
-        """Count a batch; DataError when the share ``max_failed`` of the whole set is exceeded."""
-        self.used[rows] = True
-        found = dict(failed)
-        for row in found.keys() - self.failed.keys():
-            log.warning("left out: %s: %s", printable(self.names[row]), found[row])
-        if found:
-            self.failed |= found
-            self.used[list(self.failed)] = False
-            failures = self.report.failed
-            total = len(self.names) + len(self.before)
-            DecodeReport(total - len(failures), failures).check(self.max_failed, self.where)
-
-
 class WholeClips:
     """What sets of whole clips share: they have no batches before a sampling is taken."""
 
@@ -121,7 +85,7 @@ class DecodedClips(WholeClips):
         *,
         names: tuple[str, ...] | None = None,
         failed: tuple[tuple[str, str], ...] = (),
-        max_failed: float = 0.05,
+        max_failed: float = MAX_FAILED,
     ) -> None:
         if len(offsets) != len(labels) + 1 or int(offsets[-1]) != len(frames):
             raise DataError(
@@ -131,7 +95,7 @@ class DecodedClips(WholeClips):
         self.frames, self.offsets, self.labels, self.classes = frames, offsets, labels, classes
         self.names = names or tuple(f"clip {row}" for row in range(len(labels)))
         self.max_failed = max_failed
-        self._account = Account(self.names, "the decoded clips", max_failed, failed)
+        self.tally = Tally(self.names, "the decoded clips", max_failed, failed)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -139,7 +103,7 @@ class DecodedClips(WholeClips):
     @property
     def report(self) -> DecodeReport:
         """Clips that are here and were not found too short, and all that failed."""
-        return DecodeReport(len(self) - len(self._account.failed), self._account.report.failed)
+        return DecodeReport(len(self) - len(self.tally.failed), self.tally.report.failed)
 
     @property
     def nbytes(self) -> int:
@@ -149,27 +113,27 @@ class DecodedClips(WholeClips):
         """The same clips with their frames on ``device``."""
         return DecodedClips(
             self.frames.to(device), self.offsets, self.labels, self.classes,
-            names=self.names, failed=self._account.before, max_failed=self.max_failed,
+            names=self.names, failed=self.tally.before, max_failed=self.max_failed,
         )  # fmt: skip
 
     def labelled(self, labels: Tensor, classes: tuple[str, ...]) -> DecodedClips:
         """The same clips under other labels, ``(n,)`` int64; the frames are shared."""
         return DecodedClips(
             self.frames, self.offsets, labels, classes,
-            names=self.names, failed=self._account.before, max_failed=self.max_failed,
+            names=self.names, failed=self.tally.before, max_failed=self.max_failed,
         )  # fmt: skip
 
     def taking(
         self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
     ) -> TakenClips:
-        return TakenClips(self, Taking(sampling, view, views, repeats, seed), self._account)
+        return TakenClips(self, Taking(sampling, view, views, repeats, seed))
 
 
 class TakenClips:
     """Frames of decoded clips, as ``taking`` says."""
 
-    def __init__(self, clips: DecodedClips, taking: Taking, account: Account) -> None:
-        self.clips, self.taking, self._account = clips, taking, account
+    def __init__(self, clips: DecodedClips, taking: Taking) -> None:
+        self.clips, self.taking = clips, taking
         self.classes = clips.classes
 
     def __len__(self) -> int:
@@ -194,7 +158,7 @@ class TakenClips:
                 ids.append(own + starts[row])
                 kept += [row] * self.taking.repeats
             rows = torch.tensor(kept, dtype=torch.int64)
-            self._account.note(rows, failed)
+            self.clips.tally.note(rows, failed)
             flat = torch.cat(ids) if ids else torch.empty(0, self.taking.sampling.frames, dtype=torch.int64)
             taken = self.clips.frames[flat.to(self.clips.frames.device)]
             clips = taken.transpose(1, 2).contiguous()  # (B, T, C, H, W) to (B, C, T, H, W)

@@ -26,15 +26,23 @@ S = TypeVar("S")
 #: Seconds that opening a clip, or one reading of frames from it, may take.
 LIMIT = 60.0
 #: Files that a decoder opens, by the end of the name (lower case).
-SUFFIXES = frozenset({".mp4", ".webm", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".gif"})
+SUFFIXES = frozenset(
+    ".mp4 .webm .avi .mkv .mov .m4v .mpg .mpeg .vob .ts .mts .m2ts .wmv .asf .flv .3gp .gif".split()  # noqa: SIM905
+)
 
 
 class Video:
-    """An open clip: ``frames`` is their number. It is the thread's only one: opening another closes it."""
+    """An open clip: ``frames`` is their number, ``reader`` what reads it.
 
-    def __init__(self, path: Path, *, limit: float = LIMIT) -> None:
+    It is the thread's only one: opening another closes it. A folder of pictures is a clip, too. With ``in_order`` each
+    reading decodes a film from its first frame on, which needs no jump.
+    """
+
+    def __init__(self, path: Path, *, in_order: bool = False, limit: float = LIMIT) -> None:
         self.path, self.limit, self._decoder = path, limit, _decoder()
-        self.frames: int = self._decoder.ask({"open": os.fspath(path), "limit": limit})["frames"]
+        answer = self._decoder.ask({"open": os.fspath(path), "in_order": in_order, "limit": limit})
+        self.frames: int = answer["frames"]
+        self.reader: str = answer["reader"]
 
     def read(
         self, ids: Iterable[int], *, short_side: int | None = None, size: Sequence[int] | None = None
@@ -46,7 +54,9 @@ class Video:
         be decoded, or not within ``limit`` seconds.
         """
         request = {"read": list(ids), "short_side": short_side, "size": size and list(size), "limit": self.limit}
-        return self._decoder.pixels(self._decoder.ask(request)["shape"])
+        answer = self._decoder.ask(request)
+        self.reader = answer["reader"]
+        return self._decoder.pixels(answer["shape"])
 
 
 def num_frames(path: Path, *, limit: float = LIMIT) -> int:

@@ -1,51 +1,26 @@
-"""A set of encoded pictures, and the account of decoding it."""
+"""Which files of a set were read, and which could not be and why: a few bad files are left out, many stop a run."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch import Tensor
 
 from mae.data.files.listing import printable
-from mae.data.source import Images
 from mae.errors import DataError
 
-if TYPE_CHECKING:
-    from PIL import Image
+#: The share of a set's files that may be unreadable.
+MAX_FAILED = 0.05
 
-
-class Pictures(Protocol):
-    """Encoded pictures that are read one by one; ``Listing`` and ``TimmPictures`` are such sets."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, empty when the set does not tell."""
-        ...
-
-    @property
-    def sequential(self) -> bool:
-        """Whether pictures must be read in ascending order, by one process."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """What to call this picture in a message."""
-        ...
-
-    def read(self, index: int) -> tuple[Image.Image, int]:
-        """The decoded picture and its label (-1 if it has none); may raise anything on a damaged one."""
-        ...
-
-    def digest(self, times: bool = False) -> str:
-        """Identity of the content; with ``times`` a touched file counts as another."""
-        ...
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """How many pictures were read, and which were left out and why: ``failed`` holds (name, reason)."""
+    """How many files were read, and which were left out and why: ``failed`` holds (name, reason)."""
 
     read: int
     failed: tuple[tuple[str, str], ...] = ()
@@ -62,11 +37,43 @@ class DecodeReport:
             )
 
 
-@dataclass(frozen=True)
-class DecodedImages(Images):
-    """Images together with the account of their decoding."""
+class Tally:
+    """The account of a set of files that is read batch by batch; each file counts once, however often it is read.
 
-    report: DecodeReport
+    ``names`` are the files by row. ``before`` are further files that had failed already, with the reason.
+    """
 
-    def to(self, device: torch.device) -> DecodedImages:
-        return DecodedImages(self.pixels.to(device), self.labels.to(device), self.classes, self.report)
+    def __init__(
+        self,
+        names: Sequence[str],
+        where: str,
+        max_failed: float = MAX_FAILED,
+        before: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.names, self.where, self.max_failed, self.before = names, where, max_failed, before
+        self.failed: dict[int, str] = {}
+        self._used = torch.zeros(len(names), dtype=torch.bool)
+
+    @property
+    def report(self) -> DecodeReport:
+        """The files used so far, and all that failed."""
+        return DecodeReport(int(self._used.sum()), self._failures)
+
+    @property
+    def _failures(self) -> tuple[tuple[str, str], ...]:
+        return self.before + tuple((self.names[row], self.failed[row]) for row in sorted(self.failed))
+
+    def note(self, rows: Tensor, failed: Iterable[tuple[int, str]]) -> None:
+        """Count a batch: its ``rows: (n,)`` that were read, and those that ``failed`` with the reason.
+
+        DataError when more than ``max_failed`` of the whole set has failed.
+        """
+        self._used[rows] = True
+        found = dict(failed)
+        for row in found.keys() - self.failed.keys():
+            log.warning("left out: %s: %s", printable(self.names[row]), found[row])
+        if found:
+            self.failed |= found
+            self._used[list(self.failed)] = False
+            total = len(self.names) + len(self.before)
+            DecodeReport(total - len(self._failures), self._failures).check(self.max_failed, self.where)

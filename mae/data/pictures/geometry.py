@@ -14,7 +14,10 @@ import torch
 from PIL import Image
 from torch import Generator
 
+from mae.data.augment.crops import CenterCrop, CentreOfResized, FixedSizeCrop, RandomResizedCrop, pair
 from mae.data.pictures.decode import cover
+from mae.data.source import Augment
+from mae.errors import DataError
 
 
 class Geometry(Protocol):
@@ -76,3 +79,44 @@ class RandomView:
         elif width / height > self.ratio[1]:
             w = min(width, max(1, round(height * self.ratio[1])))
         return (width - w) // 2, (height - h) // 2, w, h
+
+
+@dataclass(frozen=True)
+class FixedView:
+    """A crop at one scale in a random place (MAE Table 1e "crop, fixed size"), cut from the picture's file.
+
+    The picture is scaled to cover ``resize``; the crop has ``size``; both (h, w).
+    """
+
+    size: tuple[int, int]
+    resize: tuple[int, int]
+    flip: bool = True
+
+    def __call__(self, picture: Image.Image, generator: Generator) -> Image.Image:
+        height, width = self.size
+        rows, columns = self.resize
+        longer = max(rows / picture.height, columns / picture.width)
+        picture = cover(picture, (max(rows, int(picture.height * longer)), max(columns, int(picture.width * longer))))
+        down, right, mirror = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+        top, left = int(down * (picture.height - height + 1)), int(right * (picture.width - width + 1))
+        picture = picture.crop((left, top, left + width, top + height))
+        return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip and mirror < 0.5 else picture
+
+
+def geometry_of(crop: Augment) -> Geometry:
+    """The crop of a batch as a crop of one encoded picture; DataError when it cannot be taken there."""
+    if isinstance(crop, RandomResizedCrop) and crop.interpolation == "bicubic":
+        low, high = crop.scale
+        narrow, wide = crop.ratio
+        return RandomView(pair(crop.size), (low, high), (narrow, wide), crop.flip)
+    if isinstance(crop, FixedSizeCrop) and crop.padding is None:
+        h, w = pair(crop.size)
+        return FixedView((h, w), (round(h * 256 / 224), round(w * 256 / 224)), crop.flip)
+    if isinstance(crop, CentreOfResized):
+        return CentreView(pair(crop.size), pair(crop.resize))
+    if isinstance(crop, CenterCrop):
+        return CentreView(pair(crop.size), pair(crop.size))
+    raise DataError(
+        f"Files that are streamed are cropped as they are decoded, and {crop} is no crop that can be taken there; "
+        f"begin the augmentation with RandomResizedCrop (bicubic), FixedSizeCrop (no padding) or CenterCrop."
+    )

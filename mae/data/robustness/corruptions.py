@@ -16,12 +16,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from mae.data.augment.places import InPlace
 from mae.data.augment.resample import unit
 from mae.errors import DataError
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
+class GaussianNoise(InPlace):
     """Independent normal noise on every value, ``std`` of the whole range, clipped."""
 
     std: float
@@ -36,7 +37,7 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True)
-class ImpulseNoise:
+class ImpulseNoise(InPlace):
     """Salt and pepper: a ``share`` of all values becomes 0 or 1, each as often."""
 
     share: float
@@ -52,7 +53,7 @@ class ImpulseNoise:
 
 
 @dataclass(frozen=True)
-class GaussianBlur:
+class GaussianBlur(InPlace):
     """A normal kernel with ``sigma`` in pixels, cut off at three of them; the border is continued."""
 
     sigma: float
@@ -69,7 +70,7 @@ class GaussianBlur:
 
 
 @dataclass(frozen=True)
-class Brightness:
+class Brightness(InPlace):
     """``shift`` is added to the value of HSV, hue and saturation stay: white overflows, black becomes grey."""
 
     shift: float
@@ -86,7 +87,7 @@ class Brightness:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(InPlace):
     """Each channel drawn towards its mean: ``factor`` of its distance from it is left."""
 
     factor: float
@@ -100,7 +101,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Pixelate:
+class Pixelate(InPlace):
     """Averaged to a ``share`` of the rows and columns, and repeated to the old size."""
 
     share: float
@@ -117,7 +118,7 @@ class Pixelate:
 
 
 @dataclass(frozen=True)
-class Edges:
+class Edges(InPlace):
     """Dark lines on white paper where the grey of a picture changes (Sobel), the strongest edge being black."""
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
@@ -132,7 +133,7 @@ class Edges:
 
 
 @dataclass(frozen=True)
-class Posterise:
+class Posterise(InPlace):
     """Every channel rounded to ``levels`` levels, black and white among them."""
 
     levels: int
@@ -146,7 +147,7 @@ class Posterise:
 
 
 @dataclass(frozen=True)
-class Negative:
+class Negative(InPlace):
     """Every value taken from white: the complementary colours."""
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:

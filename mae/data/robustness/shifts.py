@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 
 from mae.data.augment.compose import Compose
-from mae.data.files.listing import Listing, catalogue
-from mae.data.pictures.folder import StreamedFiles
-from mae.data.pictures.geometry import CentreView
+from mae.data.files.listing import Listing
+from mae.data.pictures.lists import catalogue
+from mae.data.pictures.stream import StreamedPictures
 from mae.data.source import Augment, Shifted, Source
 from mae.errors import DataError
 
@@ -25,6 +25,10 @@ class Shift(Protocol):
     """From the test set and its view to the parts of a shifted one."""
 
     def __call__(self, test: Source, view: Augment) -> tuple[Shifted, ...]: ...
+
+    def identity(self) -> dict[str, object]:
+        """What the shifted pictures depend on beside the test set, as JSON: content in the place of paths."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class Changed:
 
     def __call__(self, test: Source, view: Augment) -> tuple[Shifted, ...]:
         return tuple(Shifted(test, Compose((view, change))) for change in self.changes)
+
+    def identity(self) -> dict[str, object]:
+        return {"changes": [repr(change) for change in self.changes]}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,9 @@ class Folder:
         _count(self.root, len(found), self.samples)
         return (_shifted(found, view, self.classes, self.channels),)
 
+    def identity(self) -> dict[str, object]:
+        return {"channels": self.channels, "content": _content([_place(self.root)])}
+
 
 @dataclass(frozen=True)
 class CorruptionFolders:
@@ -77,8 +87,7 @@ class CorruptionFolders:
     channels: int = 3
 
     def __call__(self, test: Source, view: Augment) -> tuple[Shifted, ...]:
-        root = _place(self.root)
-        places = [root / name / str(severity) for name in self.corruptions for severity in self.severities]
+        root, places = _place(self.root), self._places()
         if missing := [place.relative_to(root).as_posix() for place in places if not place.is_dir()]:
             raise DataError(
                 f"{root} has no folder {missing[0]} ({len(missing)} of {len(places)} are missing); "
@@ -88,11 +97,27 @@ class CorruptionFolders:
         _count(self.root, sum(map(len, found)), self.samples)
         return tuple(_shifted(part, self.view, self.classes, self.channels) for part in found)
 
+    def identity(self) -> dict[str, object]:
+        return {"channels": self.channels, "view": repr(self.view), "content": _content(self._places())}
+
+    def _places(self) -> list[Path]:
+        root = _place(self.root)
+        return [root / name / str(severity) for name in self.corruptions for severity in self.severities]
+
 
 def _place(root: str | None) -> Path:
     if root is None:
         raise DataError("A shifted test set is a folder and none is named; add evaluate_data.shifts.NAME.root=PATH.")
     return Path(root)
+
+
+def _content(places: Sequence[Path]) -> list[str]:
+    """What the folders hold, each with the names of its classes."""
+    found = [catalogue(place) for place in places]
+    return [
+        _listing(place, sorted({e.label for e in held.entries})).labelled()
+        for place, held in zip(places, found, strict=True)
+    ]
 
 
 def _listing(root: Path, classes: Sequence[str]) -> Listing:
@@ -105,7 +130,7 @@ def _listing(root: Path, classes: Sequence[str]) -> Listing:
         )
     number = {name: index for index, name in enumerate(classes)}
     names, labels = (entry.name for entry in found.entries), (number[entry.label] for entry in found.entries)
-    return Listing(found.root, tuple(names), tuple(labels), tuple(classes))
+    return Listing(found.folder, tuple(names), tuple(labels), tuple(classes))
 
 
 def _count(root: str | None, found: int, stated: int) -> None:
@@ -121,4 +146,4 @@ def _shifted(found: Listing, view: Augment, classes: int, channels: int) -> Shif
             "shift to match."
         )
     chosen = None if classes == len(found.classes) else torch.tensor(among)
-    return Shifted(StreamedFiles(found, CentreView(), channels), view, chosen)
+    return Shifted(StreamedPictures(found, channels=channels), view, chosen)

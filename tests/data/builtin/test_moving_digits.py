@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mae.data.builtin import moving_digits as module
-from mae.data.builtin.digits_on_photos import divide_digits, handwritten_digits, photographs
+from mae.data.builtin.material import divide_digits, handwritten_digits, photographs
 from mae.data.builtin.motions import MOTIONS
-from mae.data.builtin.moving_digits import moving_digits, write_clip
+from mae.data.builtin.moving_digits import MovingDigits, write_clip
 from mae.data.clips.source import DecodedClips
 from mae.data.files.listing import Listing
 from mae.data.pictures.decode import cover, to_array
@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def splits(cache: Path) -> Splits:
-    return moving_digits(cache, labels="motion", **SMALL)
+    return MovingDigits(labels="motion", **SMALL)(cache)
 
 
 @pytest.fixture
@@ -65,9 +65,8 @@ def test_sets_have_the_sizes_lengths_and_classes_asked_for(splits: Splits) -> No
 
 def test_both_tasks_label_the_same_clips_and_each_is_balanced(splits: Splits, cache: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.mp4")}
-    other = moving_digits(cache, labels="appearance", **SMALL)
+    other = MovingDigits(labels="appearance", **SMALL)(cache)
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.mp4")} == before
-    assert other.identity != splits.identity
     for name in ("pretrain", "train", "test"):
         assert torch.equal(clips(getattr(other, name)).frames, clips(getattr(splits, name)).frames)
     assert torch.bincount(clips(splits.train).labels).tolist() == [2] * 8
@@ -89,10 +88,9 @@ def test_a_clip_read_back_by_another_decoder_shows_what_was_filmed(tmp_path: Pat
 @pytest.mark.usefixtures("at_once")
 def test_what_a_clip_shows_depends_on_the_seed_alone(tmp_path: Path) -> None:
     first, again, other = (
-        moving_digits(tmp_path / folder, labels="motion", **SMALL, seed=seed)
+        MovingDigits(labels="motion", **SMALL, seed=seed)(tmp_path / folder)
         for folder, seed in (("first", 0), ("again", 0), ("first", 1))
     )
-    assert again.identity == first.identity != other.identity
     assert torch.equal(clips(again.train).labels, clips(first.train).labels)
     assert torch.equal(clips(again.test).frames, clips(first.test).frames)
     assert not torch.equal(clips(other.test).frames, clips(first.test).frames)
@@ -100,8 +98,8 @@ def test_what_a_clip_shows_depends_on_the_seed_alone(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("at_once")
 def test_more_pretraining_clips_leave_the_labelled_ones_as_they_are(tmp_path: Path) -> None:
-    few = moving_digits(tmp_path / "few", labels="motion", **SMALL)
-    more = moving_digits(tmp_path / "more", labels="motion", **{**SMALL, "pretrain": 9})
+    few = MovingDigits(labels="motion", **SMALL)(tmp_path / "few")
+    more = MovingDigits(labels="motion", **{**SMALL, "pretrain": 9})(tmp_path / "more")
     assert len(more.pretrain) == 9
     for name in ("train", "test"):
         assert torch.equal(clips(getattr(more, name)).frames, clips(getattr(few, name)).frames)
@@ -110,7 +108,7 @@ def test_more_pretraining_clips_leave_the_labelled_ones_as_they_are(tmp_path: Pa
 
 def _without_ink_of_test_digits() -> tuple[np.ndarray, np.ndarray]:
     glyphs, labels = handwritten_digits()
-    glyphs[divide_digits(labels, 0)[1]] = 0
+    glyphs[divide_digits(labels, 0)["test"]] = 0
     return glyphs, labels
 
 
@@ -129,10 +127,9 @@ def _with_black_right_quarters() -> list[np.ndarray]:
 def test_training_clips_show_nothing_of_what_testing_is_made_of(
     material: str, changed: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    splits = moving_digits(tmp_path, labels="motion", **SMALL)
-    monkeypatch.setattr(module, material, changed)
-    poor = moving_digits(tmp_path, labels="motion", **SMALL)
-    assert poor.identity != splits.identity
+    splits = MovingDigits(labels="motion", **SMALL)(tmp_path)
+    monkeypatch.setattr(module.material, material, changed)
+    poor = MovingDigits(labels="motion", **SMALL)(tmp_path / "poor")
     assert torch.equal(clips(poor.pretrain).frames, clips(splits.pretrain).frames)
     assert torch.equal(clips(poor.train).frames, clips(splits.train).frames)
     differs = (clips(poor.test).frames != clips(splits.test).frames).unflatten(0, (SMALL["test"], 8)).flatten(1).any(1)
@@ -140,14 +137,23 @@ def test_training_clips_show_nothing_of_what_testing_is_made_of(
 
 
 @pytest.mark.usefixtures("at_once")
+def test_validation_takes_from_training_and_leaves_testing_as_it_is(tmp_path: Path) -> None:
+    plain, validated = (MovingDigits(**SMALL, val=kept)(tmp_path) for kept in (0, 4))
+    assert plain.val is None
+    assert len(clips(validated.val)) == 4
+    assert torch.equal(clips(validated.test).frames, clips(plain.test).frames)
+    assert not torch.equal(clips(validated.train).frames, clips(plain.train).frames)
+
+
+@pytest.mark.usefixtures("at_once")
 def test_filming_that_was_stopped_films_only_what_is_missing(tmp_path: Path) -> None:
-    first = clips(moving_digits(tmp_path, labels="motion", **SMALL).test).frames.clone()
+    first = clips(MovingDigits(labels="motion", **SMALL)(tmp_path).test).frames.clone()
     files = sorted(next(tmp_path.glob("moving_digits-*-test-*/")).glob("*.mp4"))
     times = {path: path.stat().st_mtime_ns for path in files}
     for path in files[3:]:
         path.unlink()
     (files[0].parent / "000003.mp4.1234.part").write_bytes(b"half a cl")
-    again = clips(moving_digits(tmp_path, labels="motion", **SMALL).test).frames
+    again = clips(MovingDigits(labels="motion", **SMALL)(tmp_path).test).frames
     assert torch.equal(again, first)
     assert all(path.stat().st_mtime_ns == times[path] for path in files[:3])
 
@@ -157,7 +163,7 @@ def test_a_damaged_file_is_named(splits: Splits, cache: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:100])
     with pytest.raises(DataError, match=file.name):
-        moving_digits(cache, labels="motion", **SMALL)
+        MovingDigits(labels="motion", **SMALL)(cache)
     file.write_bytes(whole)
 
 
@@ -167,10 +173,10 @@ def test_a_damaged_file_is_named(splits: Splits, cache: Path) -> None:
 )
 def test_impossible_requests_are_refused_by_name(wrong: dict[str, int | str], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
-        moving_digits(tmp_path, **{**SMALL, **wrong})  # type: ignore[arg-type]
+        MovingDigits(**{**SMALL, **wrong})(tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be kept"):
-        moving_digits(tmp_path / "file", **SMALL)
+        MovingDigits(**SMALL)(tmp_path / "file")

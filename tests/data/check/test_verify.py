@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mae.data.check.verify import main, verify
-from mae.data.files.listing import image_files
+from mae.data.pictures.lists import pictures_in
 
 
 def draw(path: Path, size: tuple[int, int] = (24, 24), mode: str = "RGB") -> Path:
@@ -149,7 +149,7 @@ def test_a_list_is_checked_for_missing_and_repeated_files(folder: Path) -> None:
 
 
 def test_a_listing_of_one_split_can_be_checked(folder: Path) -> None:
-    report = verify(image_files(folder, "test"))
+    report = verify(pictures_in(folder).test)
     assert report.clean
     assert report.counts == {"": {"cat": 2, "dog": 2}}
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from mae.data.check import verify_clips as verify_clips_module
 from mae.data.check.verify import main
-from mae.data.check.verify_clips import verify_clips
+from mae.data.check.verify_clips import _digest, verify_clips
+from mae.data.clips.video import Video
 from tests.data.clips.clip_writer import damaged_files, numbered, write
+from tests.data.clips.films import FILMS
+from tests.data.clips.test_frame_folder import save_frames
 
 
 @pytest.fixture
@@ -63,3 +70,40 @@ def test_the_command_reads_lists(folder: Path, capsys: pytest.CaptureFixture[str
     assert "files listed more than once" in capsys.readouterr().out
     assert main([str(folder), "--clips", "--list", str(folder / "none.csv")]) == 2
     assert "no such list" in capsys.readouterr().err
+
+
+def test_the_readers_of_a_run_are_named(folder: Path) -> None:
+    FILMS["mpeg4 B-frames avi"].write(folder / "train" / "run" / "film.avi")
+    FILMS["h264"].write(folder / "train" / "run" / "film.mp4")
+    FILMS["gif"].write(folder / "train" / "run" / "film.gif")
+    report = verify_clips(folder, least=8, workers=1)
+    assert report.clean
+    assert report.readers["decord"] >= 1
+    assert report.readers["PyAV in order"] >= 1
+    assert sum(report.readers.values()) == report.files == 11
+    assert "read by: " in report.text()
+
+
+def test_a_clip_whose_frames_by_number_are_others_than_in_order_is_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(Video):
+        """Gives the frame after the one asked for, of one clip, unless it reads in order."""
+
+        def __init__(self, path: Path, *, in_order: bool = False, limit: float = 60) -> None:
+            super().__init__(path, in_order=in_order, limit=limit)
+            self.late = path.name == "9.mp4" and not in_order
+
+        def read(self, ids: Iterable[int], **scaling: object) -> NDArray[np.uint8]:
+            return super().read([min(number + self.late, self.frames - 1) for number in ids], **scaling)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verify_clips_module, "Video", Late)
+    report = verify_clips(folder, least=8, workers=1)
+    assert [name for name, _ in report.unreadable] == ["train/run/9.mp4", "train/swim/9.mp4"]
+    assert all("by number is another than in order (" in why for _, why in report.unreadable)
+
+
+def test_folders_of_frames_are_hashed_by_their_pictures(tmp_path: Path) -> None:
+    for kind, seed in (("a", 0), ("b", 0), ("c", 1)):
+        save_frames(tmp_path / kind, 3, seed)
+    assert _digest(tmp_path / "a") == _digest(tmp_path / "b") != _digest(tmp_path / "c")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mae.data.clips.lists import clips_in_folder, clips_in_json, clips_in_list, hmdb51, ucf101
+from mae.data.clips.lists import clips_in_json, clips_in_list, hmdb51, ucf101
 from mae.errors import DataError
 
 
@@ -21,36 +21,6 @@ def text(path: Path, *lines: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
-
-
-# Folders
-
-
-def test_a_folder_is_listed_by_class_and_hidden_or_foreign_files_are_not(tmp_path: Path) -> None:
-    touch(
-        *(
-            tmp_path / "train" / kind / name
-            for kind in ("10", "9")
-            for name in ("b.mp4", "a.WEBM", "notes.txt", ".c.mp4")
-        )
-    )
-    touch(tmp_path / "val" / "9" / "deep" / "er.avi", tmp_path / "train" / ".git" / "a.mp4")
-    train, test = (clips_in_folder(tmp_path, split) for split in ("train", "test"))
-    assert train.classes == test.classes == ("9", "10")
-    assert train.names == ("train/10/a.WEBM", "train/10/b.mp4", "train/9/a.WEBM", "train/9/b.mp4")
-    assert train.labels == (1, 1, 0, 0)
-    assert (test.names, test.labels) == (("val/9/deep/er.avi",), (0,))
-
-
-def test_folders_that_cannot_serve_are_refused(tmp_path: Path) -> None:
-    touch(tmp_path / "train" / "cat" / "a.mp4")
-    with pytest.raises(DataError, match="no clips for test"):
-        clips_in_folder(tmp_path, "test")
-    touch(tmp_path / "test" / "dog" / "a.mp4")
-    with pytest.raises(DataError, match="test class 'dog' is not among"):
-        clips_in_folder(tmp_path, "test")
-    with pytest.raises(DataError, match="is no folder"):
-        clips_in_folder(tmp_path / "nowhere", "train")
 
 
 # Lists of paths and labels

@@ -13,11 +13,11 @@ from torch import Tensor
 import mae.data.clips.cache as clip_cache
 from mae.data.augment.crops import CenterCrop, RandomResizedCrop
 from mae.data.clips.cache import decoded_clips
-from mae.data.clips.files import ClipFiles
-from mae.data.clips.lists import clips_in_folder
 from mae.data.clips.sampling import Dense, Uniform
 from mae.data.clips.source import ClipSource, DecodedClips
-from mae.data.clips.video import num_frames, read_frames
+from mae.data.clips.stream import ClipFiles
+from mae.data.clips.video import SUFFIXES, num_frames, read_frames
+from mae.data.files.folders import catalogue, sides_of
 from mae.data.files.listing import Listing
 from mae.data.source import Batch, Source
 from mae.errors import DataError
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def listing(folder: Path) -> Listing:
-    return clips_in_folder(folder, "train")
+    return sides_of(catalogue(folder, SUFFIXES)).train
 
 
 def listed(paths: list[Path], root: Path) -> Listing:
@@ -102,7 +102,7 @@ def test_every_view_of_a_test_is_its_own_source(clips: ClipSource) -> None:
 
 
 def test_a_clip_too_short_is_left_out_named_and_counted(clips: ClipSource) -> None:
-    clips._account.max_failed = 0.3  # type: ignore[attr-defined]
+    clips.tally.max_failed = 0.3  # type: ignore[attr-defined]
     (batch,) = collect(clips.taking(Uniform(12)), [0, 1, 2, 3])
     assert batch.rows.tolist() == [0, 2, 3]
     assert clips.report.read == 3
@@ -199,7 +199,7 @@ def test_the_cache_holds_every_frame_scaled_and_cropped(listing: Listing, tmp_pa
 
 def test_a_second_run_decodes_nothing(listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = decoded(listing, tmp_path)
-    monkeypatch.setattr(clip_cache, "_decode_all", None)
+    monkeypatch.setattr(clip_cache, "Video", lambda *_, **__: pytest.fail("decoded again"))
     assert torch.equal(decoded(listing, tmp_path).frames, first.frames)
 
 

@@ -15,8 +15,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mae.data.clips import video
+from mae.data.clips.readers.films import AvReader, DecordReader
+from mae.data.clips.readers.index import index_of
 from mae.data.clips.video import Video, in_threads, num_frames, read_frames
-from mae.data.clips.video_process import AvReader, DecordReader, Scaling, stacked
+from mae.data.clips.video_process import Scaling, stacked
 from mae.errors import DataError
 from tests.data.clips.clip_writer import damaged_files, numbered, numbers, write
 
@@ -58,8 +60,10 @@ def test_both_readers_give_the_same_frames(kind: str, tmp_path: Path) -> None:
     name, options = KINDS[kind]
     path = str(write(tmp_path / name, numbered(28, 32, 64), **options))
     ids = [0, 5, 5, 11, 26, 27]
-    first, second = (stacked(reader(path).read(ids), Scaling(None, None)) for reader in (DecordReader, AvReader))
-    assert DecordReader(path).frames == AvReader(path).frames == 28
+    by_decord, by_pyav = DecordReader(path, index_of(path)), AvReader(path, index_of(path))
+    first, second = (stacked(reader.read(ids), Scaling(None, None)) for reader in (by_decord, by_pyav))
+    assert by_decord.name == "decord"
+    assert by_decord.frames == by_pyav.frames == 28
     assert np.array_equal(first, second)
     assert numbers(first) == ids
 
@@ -92,7 +96,7 @@ def test_no_kind_of_damage_yields_frames_and_each_is_named_in_words(tmp_path: Pa
         assert num_frames(healthy) == 5
     assert reasons["missing"] == "no such file"
     assert reasons["empty"] == "an empty file"
-    assert reasons["a folder"] == "a directory, not a clip"
+    assert reasons["a folder"] == "a folder without pictures, not a clip"
     assert "video" in reasons["sound alone"]
     assert reasons["no frames"] == "it has no frames"
     assert all(reasons.values())

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from mae.data.augment.crops import CenterCrop
-from mae.data.pictures.folder import CentreOfResized, staged
+from mae.data.augment.compose import staged
+from mae.data.augment.crops import CenterCrop, CentreOfResized
 from mae.data.robustness.corruptions import Contrast, Negative
 from mae.data.robustness.shifts import Changed, CorruptionFolders, Folder
 from mae.data.source import Images, Shifted
@@ -85,7 +85,7 @@ def test_what_a_folder_lacks_is_said_in_one_sentence(tmp_path: Path) -> None:
     c = str(folder(tmp_path / "c" / "fog" / "1", CLASSES).parents[1])
     for shift, message in (
         (Folder(None, 4, 2), "none is named; add evaluate_data.shifts.NAME.root=PATH"),
-        (Folder(str(tmp_path / "nowhere"), 4, 2), "nowhere is neither a folder nor a list file"),
+        (Folder(str(tmp_path / "nowhere"), 4, 2), "nowhere does not exist; give a folder"),
         (Folder(root, 5, 2), "has 4 pictures, the spec says 5"),
         (Folder(root, 4, 3), "of 2 classes, the spec says 3"),
         (Folder(strange, 4, 2), "the classes 'yak' \\(1\\) are not among the 4 training classes"),

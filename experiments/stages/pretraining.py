@@ -1,0 +1,102 @@
+"""Phase one: pre-training on unlabelled pictures or clips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.assemble import assembled, augment_of, make, method_of
+from experiments.spec import PRETRAIN, Data, Section
+from experiments.stages.sketch import bytes_of, meta_method, recipe_of, shapes_of
+from experiments.stages.stage import Outcome, Stage, unreadable
+from mae.data.clips.sampling import Sampling
+from mae.train.loop import Runtime
+from mae.train.optim import Recipe
+from mae.train.pretrain import pretrain
+
+
+@dataclass(frozen=True)
+class Pretraining(Stage):
+    """Phase one: the objective of the spec's method on unlabelled pictures or clips."""
+
+    name: str = PRETRAIN
+
+    @property
+    def data(self) -> Data:
+        return self.spec.data
+
+    @property
+    def side(self) -> str:
+        return PRETRAIN
+
+    @property
+    def recipe(self) -> Recipe:
+        return recipe_of(json.dumps(self.spec.pretrain))
+
+    @property
+    def augment(self) -> Section:
+        return self.spec.augment
+
+    def sampling(self) -> Sampling | None:
+        """As the data says, unless the method wants other frames to be sampled."""
+        if self.data.sampling is None:
+            return None
+        return meta_method(shapes_of(self.spec)).sampling(make(self.data.sampling))
+
+    def reads(self) -> dict[str, Any]:
+        tree = self.spec.tree
+        return {key: tree[key] for key in ("model", "method", "augment", "pretrain")}
+
+    def identity(self) -> dict[str, Any]:
+        spec = self.spec
+        sections = {
+            "method": spec.method,
+            "augment": spec.augment,
+            "recipe": spec.pretrain,
+            "sampling": spec.data.sampling,
+        }
+        return {
+            **self._common(),
+            "model": self._model(),
+            "data": self._data_identity([PRETRAIN]),
+            **{key: self._named(section) for key, section in sections.items()},
+        }
+
+    def sample_flops(self) -> float:
+        return meta_method(shapes_of(self.spec)).sample_flops()
+
+    def flops(self) -> float:
+        return self.sample_flops() * self.recipe.samples_seen(self.data.samples[PRETRAIN])
+
+    def parameter_bytes(self) -> int:
+        """Bytes of the fp32 parameters of encoder and method."""
+        return bytes_of(meta_method(shapes_of(self.spec)))
+
+    def check(self) -> None:
+        meta_method(shapes_of(self.spec))
+        self.sampling()
+        augment_of(self.augment, self.data)
+        self._check_samples()
+
+    def run(self, start: Mapping[str, Tensor] | None, cache: Path, runtime: Runtime) -> Outcome:
+        splits, augment = assembled(self.look(), self.spec.seed, cache, runtime.device)
+        method = method_of(self.spec).to(runtime.device)
+        fitted = pretrain(method, splits.pretrain, augment, self.recipe, runtime)
+        source, (view, *_) = splits.views[0]
+        batch = next(iter(source.batches([torch.arange(min(8, len(source)))], runtime.device)))
+        clips = view(batch.images, torch.Generator(runtime.device))
+        results = {
+            "loss": fitted.loss,
+            "seconds": fitted.seconds,
+            "hours": fitted.seconds / 3600,
+            "samples_per_second": fitted.samples_per_second,
+            "gflops": method.flops() / 1e9,
+            **unreadable(splits.pretrain),
+        }
+        return Outcome(results, method.state_dict(), method.pictures(clips, seed=0), method.note)

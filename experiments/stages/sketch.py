@@ -1,0 +1,82 @@
+"""Objects of a spec that hold no memory, made once for all specs that agree in them: what plans count and check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import cast
+
+import torch
+from torch import nn
+
+from experiments.ablation import SpecError
+from experiments.assemble import data_set, encoder_of, make, method_of
+from experiments.spec import Spec
+from mae.data.source import DataSet, Use, identity_of
+from mae.heads import Head
+from mae.methods import Method
+from mae.model import Encoder
+from mae.train.optim import Recipe
+
+
+@lru_cache(maxsize=256)
+def data_set_of(section: str) -> DataSet:
+    return data_set(json.loads(section))
+
+
+@lru_cache(maxsize=256)
+def source_identity(section: str, use: Use) -> Mapping[str, object]:
+    return identity_of(data_set_of(section), use)
+
+
+@lru_cache(maxsize=256)
+def recipe_of(section: str) -> Recipe:
+    return cast(Recipe, make(json.loads(section)))
+
+
+@lru_cache(maxsize=256)
+def head_of(section: str) -> Head:
+    head = make(json.loads(section))
+    if not isinstance(head, Head):
+        raise SpecError(f"{type(head).__name__} is no mae.heads.Head; see CONTRIBUTING.md, 'A head'")
+    return head
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What of a spec the shapes of encoder and method depend on; specs that agree in it share one construction."""
+
+    spec: Spec = field(compare=False, repr=False)
+    key: str = ""
+
+
+def shapes_of(spec: Spec) -> Shapes:
+    data = spec.data
+    sections = [asdict(spec.model), spec.method, data.channels, data.frames, data.input_size]
+    return Shapes(spec, json.dumps(sections))
+
+
+@lru_cache(maxsize=256)
+def meta_encoder(shapes: Shapes) -> Encoder:
+    with torch.device("meta"):
+        return encoder_of(shapes.spec)
+
+
+@lru_cache(maxsize=256)
+def meta_method(shapes: Shapes) -> Method:
+    """A method that holds no memory; ValueError as its constructor raises."""
+    with torch.device("meta"):
+        return method_of(shapes.spec)
+
+
+@lru_cache(maxsize=1024)
+def check_head(shapes: Shapes, head: str, classes: int) -> None:
+    """ValueError if a head cannot evaluate an encoder."""
+    with torch.device("meta"):
+        head_of(head).classifier(encoder_of(shapes.spec), classes)
+
+
+def bytes_of(module: nn.Module) -> int:
+    return 4 * sum(parameter.numel() for parameter in module.parameters())

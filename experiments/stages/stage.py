@@ -1,0 +1,173 @@
+"""A stage: one training of a spec, as an object that can name, cost, check and run itself."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from experiments.assemble import Look
+from experiments.identity import named, names
+from experiments.remember import fingerprint
+from experiments.spec import PRETRAIN, SUPERVISED, Data, Section, Spec
+from experiments.stages.sketch import data_set_of, source_identity
+from mae import NUMERICS
+from mae.data.clips.sampling import Sampling
+from mae.data.source import DataSet, Source, Use
+from mae.train.loop import Runtime
+from mae.train.optim import Recipe
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage leaves: results by name, the tensors that others may start from, pictures with a note on them."""
+
+    results: Mapping[str, float]
+    tensors: Mapping[str, Tensor] | None = None
+    pictures: Mapping[str, Tensor] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """One training of ``spec``. ``name`` is what the columns of tables call it."""
+
+    spec: Spec
+    name: str
+
+    @property
+    @abstractmethod
+    def data(self) -> Data:
+        """The data that it trains and tests on."""
+
+    @property
+    @abstractmethod
+    def side(self) -> str:
+        """What of the data it trains on: ``pretrain`` or ``train``."""
+
+    @property
+    @abstractmethod
+    def recipe(self) -> Recipe | None:
+        """How it trains, None if it does not."""
+
+    @property
+    @abstractmethod
+    def augment(self) -> Section:
+        """What is done to training samples."""
+
+    @abstractmethod
+    def sampling(self) -> Sampling | None:
+        """How frames are taken from clips, None for pictures."""
+
+    @abstractmethod
+    def reads(self) -> dict[str, Any]:
+        """The sections of the spec that it reads, as they stand there: what a run shows of itself."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Everything that its result depends on, and nothing else."""
+
+    @abstractmethod
+    def sample_flops(self) -> float:
+        """FLOPs of one training sample; 0 where the steps leave the encoder alone."""
+
+    @abstractmethod
+    def flops(self) -> float:
+        """FLOPs of all that it does."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """ValueError, before anything is trained, if its parts do not fit."""
+
+    @abstractmethod
+    def parameter_bytes(self) -> int:
+        """Bytes of the fp32 parameters that a checkpoint of it holds, about."""
+
+    @abstractmethod
+    def run(self, start: Mapping[str, Tensor] | None, cache: Path, runtime: Runtime) -> Outcome:
+        """Train and test, from the tensors of the training that it starts from, if there is one."""
+
+    @property
+    def key(self) -> str:
+        """The section that a user sets to change the data."""
+        return "data" if self.data.source == self.spec.data.source else "evaluate_data"
+
+    @property
+    def leaves_weights(self) -> bool:
+        """Whether others may start from its weights."""
+        return self.name in (PRETRAIN, SUPERVISED)
+
+    def fingerprint(self) -> str:
+        """The name of the training: the hash of its identity."""
+        return fingerprint(self.identity())
+
+    def data_set(self) -> DataSet:
+        """The data set that it reads, before anything of it is loaded."""
+        return data_set_of(json.dumps(self.data.source, sort_keys=True))
+
+    def _check_samples(self) -> None:
+        """A folder has as many samples and classes as the spec says; no file is opened to find out."""
+        data, held = self.data, self.data_set().holds()
+        if held is None:
+            return
+        wrong = [
+            f"{self.key}.samples.{side} from 1 to {held.sizes[side]}"
+            for side, count in data.samples.items()
+            if side in held.sizes and not 1 <= count <= held.sizes[side]
+        ]
+        if wrong:
+            raise ValueError(f"{held.where} has not as many samples as are asked for: choose {', '.join(wrong)}")
+        if held.classes and data.classes != held.classes:  # samples for pre-training may have none
+            raise ValueError(
+                f"{held.where} has {held.classes} classes, the spec says {data.classes}: "
+                f"set {self.key}.classes={held.classes}"
+            )
+
+    def steps(self) -> int:
+        """Optimiser steps; one, for a progress bar, where nothing is trained."""
+        return self.recipe.steps(self.data.samples[self.side]) if self.recipe else 1
+
+    def look(self) -> Look:
+        """How it looks at its data."""
+        return Look(self.data, self.key, self.side, self.augment, self.sampling())
+
+    def _data_identity(self, sides: Iterable[str]) -> dict[str, Any]:
+        """What of the data the stage reads: the set's own identity, how much of each side, and what is seen of it."""
+        data = self.data
+        return {
+            "source": self._source_identity(),
+            "samples": {side: data.samples[side] for side in sides},
+            "input": [data.channels, data.frames, *data.input_size],
+            "mean": list(data.mean),
+            "std": list(data.std),
+        }
+
+    def _source_identity(self) -> dict[str, object]:
+        """The name of the data set, and what this stage depends on of it."""
+        section = self.data.source
+        use: Use = "pretrain" if self.side == PRETRAIN else "evaluate"
+        return {"name": self._name(section["_target_"]), **source_identity(json.dumps(section, sort_keys=True), use)}
+
+    def _common(self) -> dict[str, Any]:
+        return {"numerics": NUMERICS, "stage": self.name, "seed": self.spec.seed, "precision": self.spec.precision}
+
+    def _named(self, value: Any) -> Any:
+        return named(value, self.spec.own)
+
+    def _name(self, path: str) -> str:
+        return names(self.spec.own).get(path, path)
+
+    def _model(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self.spec.model).items() if key != "decoder"}
+
+
+def unreadable(*sources: Source) -> dict[str, float]:
+    """How many items of ``sources`` could not be read, if any."""
+    reports = [source.report for source in sources if hasattr(source, "report")]
+    lost = {name for report in reports for name, _ in report.failed}
+    return {"unreadable": float(len(lost))} if lost else {}

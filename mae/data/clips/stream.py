@@ -1,0 +1,114 @@
+"""Clips that are decoded anew for every batch, by worker processes: for sets that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from mae.data.clips.sampling import Sampling
+from mae.data.clips.source import Taking, WholeClips
+from mae.data.clips.video import LIMIT, Video
+from mae.data.files.listing import Listing
+from mae.data.files.stream import streamed
+from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
+from mae.data.files.workers import default_workers
+from mae.data.source import Augment, Batch
+from mae.errors import DataError
+
+
+class ClipFiles(WholeClips):
+    """A source for clips that do not fit: the frames of every batch are read from the files by worker processes.
+
+    Frames are scaled so that the shorter side has ``short_side`` pixels. Opening a clip and reading from it may take
+    ``limit`` seconds each. DataError when the share ``max_failed`` of the clips could not be used.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        *,
+        short_side: int,
+        workers: int | None = None,
+        max_failed: float = MAX_FAILED,
+        limit: float = LIMIT,
+    ) -> None:
+        if short_side < 1:
+            raise DataError(f"short_side={short_side}: give at least one pixel.")
+        self.listing, self.short_side, self.limit = listing, short_side, limit
+        self.classes = listing.classes
+        self.workers = default_workers() if workers is None else workers
+        self.tally = Tally(listing.names, str(listing.root), max_failed)
+
+    def __len__(self) -> int:
+        return len(self.listing)
+
+    @property
+    def report(self) -> DecodeReport:
+        return self.tally.report
+
+    def taking(
+        self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
+    ) -> TakenFiles:
+        return TakenFiles(self, Taking(sampling, view, views, repeats, seed))
+
+
+class TakenFiles:
+    """Frames of clips in files, as ``taking`` says; ``crop`` is taken of each clip where it is read.
+
+    Clips differ in shape, so something must be cut before they make a batch: the central square, or what ``through``
+    is given.
+    """
+
+    def __init__(self, clips: ClipFiles, taking: Taking, crop: Augment | None = None) -> None:
+        self.clips, self.taking, self.crop = clips, taking, crop
+        self.classes, self.workers = clips.classes, clips.workers
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def report(self) -> DecodeReport:
+        return self.clips.report
+
+    def through(self, crop: Augment) -> TakenFiles:
+        """The same clips, each cropped by ``crop`` (all of its frames alike) before it goes into a batch."""
+        return TakenFiles(self.clips, self.taking, crop)
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        """``(B * repeats, 3, T, h, w)`` for each index tensor of ``order: (B,)``, without the unusable clips."""
+        clips = self.clips
+        reader = ClipReader(self.taking, self.crop, clips.short_side, clips.limit)
+        return streamed(clips.listing, reader, clips.tally, order, device, seed=self.taking.seed, workers=self.workers)
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """The clips ``(3, T, h, w)`` that ``taking`` takes of one file, of which each frame is decoded once."""
+
+    taking: Taking
+    crop: Augment | None
+    short_side: int
+    limit: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (3, self.taking.sampling.frames, self.short_side, self.short_side)
+
+    def examples(self, path: Path, generator: Generator) -> list[Tensor]:
+        video = Video(path, limit=self.limit)
+        ids = self.taking.ids(video.frames, generator)
+        needed, place = torch.unique(ids, return_inverse=True)
+        frames = torch.from_numpy(video.read(needed.tolist(), short_side=self.short_side))
+        return [self._cropped(frames[own].transpose(0, 1), generator) for own in place]
+
+    def _cropped(self, clip: Tensor, generator: Generator) -> Tensor:
+        """``(3, T, h, w)`` uint8 of ``clip: (3, T, H, W)``."""
+        if self.crop is None:
+            top, left = ((side - self.short_side) // 2 for side in clip.shape[-2:])
+            return clip[..., top : top + self.short_side, left : left + self.short_side].contiguous()
+        cropped = self.crop(clip.flatten(0, 1)[None], generator)  # frames as channels: all are cropped alike
+        return cropped.mul(255).round_().clamp_(0, 255).to(torch.uint8).view(*clip.shape[:2], *cropped.shape[-2:])

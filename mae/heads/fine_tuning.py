@@ -1,0 +1,105 @@
+"""Fine-tuning: all of an encoder, the last of its blocks, or one that has only random weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from timm.utils import ModelEmaV3
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from mae.data.source import Augment, Batch, Splits
+from mae.heads import Head
+from mae.heads.classifier import Classifier, set_drop_path
+from mae.model import Encoder, choose_attention
+from mae.train.accuracy import accuracy, clips_at_once, robustness
+from mae.train.loop import Runtime, fit
+from mae.train.optim import Recipe
+from mae.train.regularise import Mix, RandomErasing
+
+
+@dataclass(frozen=True)
+class FineTune(Head):
+    """All of the encoder is tuned (MAE Table 9, VideoMAE Table 10); from random weights, it is trained (Table 11).
+
+    ``tuned_blocks`` makes it partial (MAE Sec. 4.3, Fig. 9; see Classifier). ``mixup`` and ``cutmix`` are the
+    parameters of Mix, ``erasing`` the probability of RandomErasing, 0 for without. ``ema`` is the decay of averaged
+    weights, which are then the ones tested. ``dropout`` and ``tune_positions`` are those of Classifier. RandAugment
+    belongs to ``train_augment``. The model is tested on the shifted test sets of the data as it is, without further
+    training (Table 13; see ``robustness``).
+    """
+
+    tests_shifted: ClassVar[bool] = True
+
+    recipe: Recipe
+    pooling: str = "mean"
+    drop_path: float = 0.0
+    label_smoothing: float = 0.0
+    head_std: float = 2e-5
+    tuned_blocks: float | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erasing: float = 0.0
+    ema: float | None = None
+    dropout: float = 0.0
+    tune_positions: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("drop_path", "label_smoothing", "erasing", "dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is outside [0, 1]")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is negative; choose 0 for without")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema={self.ema} is outside (0, 1); choose null for without")
+
+    def classifier(self, encoder: Encoder, classes: int) -> Classifier:
+        """Put a fresh head on the encoder, and drop path in its blocks."""
+        set_drop_path(encoder, self.drop_path)
+        return Classifier(
+            encoder,
+            classes,
+            pooling=self.pooling,
+            tuned_blocks=self.tuned_blocks,
+            dropout=self.dropout,
+            head_std=self.head_std,
+            tune_positions=self.tune_positions,
+        )
+
+    def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
+        classes = len(splits.train.classes)
+        model = self.classifier(encoder, classes).to(runtime.device)
+        choose_attention(model, runtime.device, encoder.length(), runtime.precision)
+        average = None if self.ema is None else ModelEmaV3(model, decay=self.ema)
+        erase, mix = RandomErasing(self.erasing), Mix(self.mixup, self.cutmix)
+
+        def loss_fn(batch: Batch, generator: Generator) -> Tensor:
+            images, targets = train_augment(batch.images, generator), batch.labels
+            if self.erasing:
+                images = erase(images, generator)
+            if self.mixup or self.cutmix:
+                images, targets = mix(images, targets, classes, generator)
+            return F.cross_entropy(model(images).float(), targets, label_smoothing=self.label_smoothing)
+
+        optimizer = self.recipe.build(model, model.layer_of, len(encoder.blocks) + 1)
+        fitted = fit(model, optimizer, loss_fn, splits.train, self.recipe, runtime, average)
+        tested = model if average is None else average.module
+        top1 = accuracy(tested, splits.views, runtime, clips_at_once(encoder.grid))
+        shifted = robustness(tested, splits.shifts, runtime)
+        return {
+            "top1": top1,
+            **shifted,
+            "seconds": fitted.seconds,
+            "samples_per_second": fitted.samples_per_second,
+        }
+
+    def sample_flops(self, encoder: Encoder) -> float:
+        """A frozen part costs its forward pass, a trained one three; no gradient reaches the pixels."""
+        forward, blocks, tokens = encoder.flops(), encoder.shape, encoder.length()
+        if self.tuned_blocks is None:
+            return 3 * forward - encoder.embedding_flops()
+        if self.tuned_blocks == 0.5:
+            return forward + 2 * blocks.mlp_flops(tokens)
+        return forward + 2 * blocks.flops(tokens) * self.tuned_blocks / blocks.depth

@@ -1,0 +1,71 @@
+"""Probing: a classifier is trained on what a frozen encoder gives, and says how much of it can be read off."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from mae.data.source import Augment, Batch, Splits
+from mae.heads import Head
+from mae.heads.classifier import Readout
+from mae.heads.features import features_of
+from mae.model import Encoder, choose_attention
+from mae.train.accuracy import AT_ONCE, accuracy, clips_at_once, percent
+from mae.train.loop import Runtime, fit
+from mae.train.optim import Recipe
+
+
+class Probe(Head):
+    """A probe leaves the encoder frozen and trains a classifier on its features by ``recipe``.
+
+    ``cached`` computes the features once, from pictures that are not augmented, and trains on them: the protocol for
+    small compute. Otherwise each step encodes freshly augmented views, as published.
+    """
+
+    recipe: Recipe
+    cached: bool
+
+    @abstractmethod
+    def classifier(self, encoder: Encoder, classes: int) -> Readout: ...
+
+    def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
+        model = self.classifier(encoder, len(splits.train.classes)).to(runtime.device)
+        choose_attention(model, runtime.device, encoder.length(), runtime.precision)
+        optimizer = self.recipe.build(model)
+        if self.cached:
+            train, test = features_of(model, splits, runtime)
+            fitted = fit(model, optimizer, lambda b, _: _loss(model.classify(b.images), b), train, self.recipe, runtime)
+            with torch.no_grad():
+                logits = torch.cat([model.classify(part) for part in torch.split(test.values, AT_ONCE)])
+            top1 = percent(logits.argmax(1) == test.labels)
+        else:
+
+            def loss_fn(batch: Batch, generator: Generator) -> Tensor:
+                return _loss(model(train_augment(batch.images, generator)), batch)
+
+            fitted = fit(model, optimizer, loss_fn, splits.train, self.recipe, runtime)
+            top1 = accuracy(model, splits.views, runtime, clips_at_once(encoder.grid))
+        return {"top1": top1, "seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}
+
+    def classify_flops(self, encoder: Encoder) -> float:
+        """Count what reads the features of one sample, forward, without its last linear layer."""
+        return 0.0
+
+    def sample_flops(self, encoder: Encoder) -> float:
+        return (0.0 if self.cached else encoder.flops()) + 3 * self.classify_flops(encoder)
+
+    def flops(self, encoder: Encoder, samples: Mapping[str, int], views: int, repeats: int, shifted: int) -> float:
+        steps = super().flops(encoder, samples, views, repeats, shifted)
+        tested = samples["test"] * self.classify_flops(encoder)
+        if not self.cached:
+            return steps + views * tested
+        # features are those of one view, and are computed once
+        return steps + tested + encoder.flops() * (samples["train"] * repeats + samples["test"] * (1 - views))
+
+
+def _loss(logits: Tensor, batch: Batch) -> Tensor:
+    return F.cross_entropy(logits.float(), batch.labels)

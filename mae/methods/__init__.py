@@ -1,0 +1,61 @@
+"""Each file holds one pre-training objective, behind the one contract that the loop knows: ``Method``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Generator, Tensor, nn
+
+from mae.data.clips.sampling import Sampling
+from mae.model import Encoder
+from mae.train.views import Views
+
+
+class Method(nn.Module, ABC):
+    """A method is an objective on an ``encoder``, built as ``method = Kind(encoder, **fields)``.
+
+    A kind must say ``loss`` and ``flops``; the rest has a default. Its constructor raises ValueError if its parts do
+    not fit one another, also on the meta device, so that nothing is trained in vain. ``views`` is the number of
+    augmented views of a sample that a step wants.
+    """
+
+    views: int = 1
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    @abstractmethod
+    def loss(self, views: Sequence[Tensor], generator: Generator) -> Tensor:
+        """Return the scalar loss, float32, of ``views`` of B samples: each is normalised, ``(B, C, [T,] H, W)``.
+
+        Whatever is random, such as a mask, is drawn from ``generator`` on the generator's device.
+        """
+
+    @abstractmethod
+    def flops(self) -> float:
+        """Count the forward pass of one sample, all its views together."""
+
+    def sample_flops(self) -> float:
+        """Count one sample of a training step: the backward pass costs twice the forward pass."""
+        return 3 * self.flops()
+
+    def prepare(self, views: Views) -> None:
+        """Fit what must be fitted before the first step to the run's own training views."""
+
+    def after_step(self, done: float) -> None:
+        """Follow a step of the optimiser, by which the share ``done`` of the training, in (0, 1], is done."""
+
+    def sampling(self, sampling: Sampling) -> Sampling:
+        """Say how clips must be sampled when the encoder is to see the frames of ``sampling``."""
+        return sampling
+
+    def pictures(self, clips: Tensor, seed: int) -> dict[str, Tensor]:
+        """Draw what can be drawn of sampled ``clips``: pictures ``(B, C, T, H, W)`` by name, in the clips' units."""
+        return {}
+
+    @property
+    def note(self) -> str:
+        """Say what a reader must know of the pictures of predictions; it is empty where that is nothing."""
+        return ""

@@ -1,0 +1,1 @@
+"""Tables and claims for a reader: as text, Markdown, LaTeX, page and figure."""

@@ -1,0 +1,1 @@
+"""Tables simulated from a known truth, and how often the verdicts on them are false."""

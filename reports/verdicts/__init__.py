@@ -1,0 +1,1 @@
+"""What measurements say: cells, claims, and the verdicts on both."""

@@ -1,0 +1,102 @@
+"""Pictures that are decoded anew for every batch."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mae.data.pictures.cache import decoded_pictures
+from mae.data.pictures.geometry import CentreView, RandomView
+from mae.data.pictures.lists import pictures_in
+from mae.data.pictures.stream import PictureReader, StreamedPictures
+from mae.data.source import generators
+from mae.errors import DataError
+from mae.train.loop import order
+from tests.data.pictures.picture_writer import damage, draw
+
+CPU = torch.device("cpu")
+
+
+def test_streamed_test_views_are_those_of_the_cache(folder: Path, tmp_path: Path) -> None:
+    listing = pictures_in(folder).test
+    images = decoded_pictures(listing, tmp_path / "cache", size=(16, 16))
+    source = StreamedPictures(listing, CentreView((16, 16), (16, 16)), workers=0)
+    (batch,) = source.batches([torch.tensor([4, 0, 2])], CPU)
+    assert torch.equal(batch.images, images.pixels[[4, 0, 2]])
+    assert batch.labels.tolist() == [1, 0, 0]
+    assert len(source) == 6
+    assert source.classes == ("cat", "dog")
+    assert source.report.read == 3
+
+
+def test_random_views_do_not_depend_on_workers_and_replay_from_any_step(folder: Path) -> None:
+    listing = pictures_in(folder).train
+
+    def views(workers: int, start: int, seed: int = 3) -> list[torch.Tensor]:
+        source = StreamedPictures(listing, RandomView((8, 8)), seed=seed, workers=workers)
+        return [batch.images for batch in source.batches(order(len(listing), 5, 0, start, 5), CPU)]
+
+    alone = views(0, 0)
+    assert len(alone) == 5
+    assert not torch.equal(alone[0], alone[1])
+    assert all(map(torch.equal, alone, views(2, 0)))
+    assert all(map(torch.equal, alone[3:], views(0, 3)))
+    assert not torch.equal(alone[0], views(0, 0, seed=4)[0])
+
+
+def test_the_same_picture_is_seen_differently_in_the_next_epoch(folder: Path) -> None:
+    listing = pictures_in(folder).train
+    source = StreamedPictures(listing, RandomView((8, 8)), workers=0)
+    steps = list(order(len(listing), 12, 0, 0, 2))
+    first, second = (batch.images for batch in source.batches(steps, CPU))
+    place = [row.index(5) for row in (step.tolist() for step in steps)]
+    assert not torch.equal(first[place[0]], second[place[1]])
+
+
+def test_streaming_leaves_the_global_generator_alone(folder: Path) -> None:
+    source = StreamedPictures(pictures_in(folder).train, RandomView((8, 8)), workers=0)
+    torch.manual_seed(0)
+    list(source.batches([torch.arange(4)], CPU))
+    drawn = torch.rand(())
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(()))
+
+
+def test_an_unreadable_file_makes_its_batch_smaller_and_is_named_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listing = pictures_in(folder).train
+    whole = StreamedPictures(listing, RandomView((8, 8)), workers=0)
+    (expected,) = whole.batches([torch.tensor([1, 2, 3])], CPU)
+    damage(folder / "train" / "cat" / "2.png")
+    source = StreamedPictures(listing, RandomView((8, 8)), workers=0, max_failed=0.1)
+    with caplog.at_level(logging.WARNING):
+        one, two, empty = source.batches([torch.tensor([1, 2, 3]), torch.tensor([2, 0]), torch.tensor([2])], CPU)
+    assert torch.equal(one.images, expected.images[[0, 2]])  # the others are what they were
+    assert len(two.images) == len(two.labels) == 1
+    assert empty.images.shape == (0, 3, 8, 8)
+    assert empty.labels.shape == (0,)
+    assert caplog.text.count("2.png") == 1
+    assert [name for name, _ in source.report.failed] == ["train/cat/2.png"]
+    assert source.report.read == 3
+
+
+def test_too_many_unreadable_files_stop_the_stream(folder: Path) -> None:
+    damage(folder / "train" / "cat" / "2.png")
+    source = StreamedPictures(pictures_in(folder).train, CentreView((8, 8), (8, 8)), workers=0)
+    with pytest.raises(DataError, match=r"1 of 12 files"):
+        list(source.batches([torch.arange(12)], CPU))
+
+
+def test_what_workers_receive_can_be_sent_to_a_fresh_process(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        draw(tmp_path / split / "x" / "ünïcode 名.png")
+    source = StreamedPictures(pictures_in(tmp_path).train, RandomView((8, 8)), workers=0)
+    reader = pickle.loads(pickle.dumps(PictureReader(source.geometry, source.channels)))
+    (batch,) = source.batches([torch.tensor([0])], CPU)
+    (generator,) = generators(0, [0])
+    assert torch.equal(reader.examples(source.listing.path(0), generator)[0], batch.images[0])
