@@ -23,6 +23,7 @@ from mae.data.clips.source import ClipSource
 from mae.data.part import part_of
 from mae.data.robustness.shifts import Shift
 from mae.data.source import Augment, DataSet, Shifted, Source, Splits, View, resident
+from mae.errors import DataError
 from mae.grid import Grid
 from mae.methods import Method
 from mae.model import Encoder, Transformer
@@ -86,7 +87,8 @@ def shifts_of(data: Data) -> dict[str, Shift]:
 class Look:
     """How a stage looks at its ``data``, which a user sets under ``key``.
 
-    ``side`` is what it trains on (``pretrain`` or ``train``), ``augment`` what it does to that. Of clips, frames are
+    ``side`` is what it trains on (``pretrain`` or ``train``), ``tested`` what it tests on (``test`` or ``val``),
+    ``augment`` what it does to training samples. Of clips, frames are
     taken by ``sampling``, each clip that is read is used ``repeats`` times, and a test averages over ``views``.
     """
 
@@ -94,6 +96,7 @@ class Look:
     key: str
     side: str
     augment: Section
+    tested: str = "test"
     sampling: Sampling | None = None
     repeats: int = 1
     views: Mapping[str, int] | None = None
@@ -118,14 +121,27 @@ def assembled(look: Look, seed: int, cache: Path, device: torch.device = CPU) ->
     """What a stage trains on and the views it tests on, and what is done to a training batch on the ``device``."""
     splits = splits_of(look.data, cache, device)
     whole = splits.pretrain if look.side == "pretrain" else splits.train
+    held_out = _held_out(look, splits)
     if look.sampling is None:
         source, augment = _pictures(look, whole)
-        views, shifts = _picture_views(look, splits.test)
+        views, shifts = _picture_views(look, held_out)
     else:
         source, augment = _clips(look, cast(ClipSource, whole), seed)
-        views, shifts = _clip_views(look, cast(ClipSource, splits.test)), {}
+        views, shifts = _clip_views(look, cast(ClipSource, held_out)), {}
     held = {"pretrain": source, "train": source, "test": views[0].source, "views": views, "shifts": shifts}
     return replace(splits, **held), augment  # type: ignore[arg-type]
+
+
+def _held_out(look: Look, splits: Splits) -> Source:
+    """What is tested on; DataError where a data set keeps nothing for validation."""
+    if look.tested == "test":
+        return splits.test
+    if splits.val is None:
+        raise DataError(
+            f"the data keeps nothing for validation, and what is chosen is not chosen on the test set; set "
+            f"{look.key}.source.val_share=0.1, or put files into val/"
+        )
+    return splits.val
 
 
 def _pictures(look: Look, whole: Source) -> tuple[Source, Augment]:
@@ -140,13 +156,14 @@ def _clips(look: Look, whole: ClipSource, seed: int) -> tuple[Source, Augment]:
 
 def _part(look: Look, side: str, whole: Source, balanced: bool = False) -> Source:
     """As much of ``whole`` as the data says under ``samples`` for ``side``; labelled pictures balanced."""
-    return part_of(whole, look.data.samples[side], f"{look.key}.samples.{side}", balanced)
+    count = look.data.samples.get(side, len(whole))
+    return part_of(whole, count, f"{look.key}.samples.{side}", balanced)
 
 
 def _picture_views(look: Look, test: Source) -> tuple[tuple[View, ...], dict[str, tuple[Shifted, ...]]]:
     """The one view of pictures, and the shifted test sets made of them or beside them."""
     data, normalise = look.data, Normalise(look.data.mean, look.data.std)
-    tested = _part(look, "test", test)
+    tested = _part(look, look.tested, test)
     source, augment = staged(tested, augment_of(data.test_augment, data))
     shifts = {
         name: tuple(
@@ -169,7 +186,7 @@ def _clip_views(look: Look, test: ClipSource) -> tuple[View, ...]:
     for number in range(clips):
         seen = test.taking(cast(Sampling, look.sampling), view=number, views=clips)
         found = [staged(seen, way) for way in ways]
-        parts = [(_part(look, "test", part), way) for part, way in found]
+        parts = [(_part(look, look.tested, part), way) for part, way in found]
         if all(part is seen for part, _ in found):  # one reading serves all crops
             views.append(View(parts[0][0], tuple(way for _, way in parts)))
         else:

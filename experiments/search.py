@@ -13,7 +13,8 @@ Usage: python experiments/search.py search=NAME [scale=smoke|desk|gpu|paper] [tr
   device        auto, cpu, cuda, cuda:1, mps (default: auto)
   KEY=VALUE     any other key of the spec, or an option of a group, for instance mask=block
 
-The first trial is the paper's own value. A trial that a table has trained already is read, not trained. The same
+The first trial is the paper's own value. Trials are tested on validation data, since one of them is chosen; the test
+set is left to tables. A pre-training that a table has done already is not done again. The same
 command resumes a study that was stopped, however it was, and may run in several processes at once. A study belongs to
 what its first trial computes: other seeds, another scale or a changed recipe begin a new one. Exit status: 0 done,
 1 a run failed, 2 what was asked for cannot be run, 130 stopped by the keyboard.

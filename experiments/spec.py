@@ -88,6 +88,7 @@ class Spec:
     scale: str
     seed: int
     precision: str
+    tested: str
     model: Model
     data: Data
     evaluate_data: Data
@@ -107,6 +108,7 @@ class Spec:
             scale=tree["scale"],
             seed=tree["seed"],
             precision=tree["precision"],
+            tested=tree["tested"],
             model=typed(Model, tree["model"], "model", {"patch": tuple}),
             data=typed(Data, tree["data"], "data", size),
             evaluate_data=typed(Data, tree["evaluate_data"], "evaluate_data", size),

@@ -45,7 +45,10 @@ class Published:
 
 @dataclass(frozen=True)
 class Search:
-    """One file of ``conf/search``: ``metric`` (``stage/name``) is maximised, the values of ``enqueue`` come first."""
+    """One file of ``conf/search``: ``metric`` (``stage/name``) is maximised on validation data.
+
+    The values of ``enqueue`` come first.
+    """
 
     name: str
     title: str
@@ -80,7 +83,9 @@ class Search:
             paper=where.paper,
             columns={"value": Column(self.metric, column.label, column.unit)},
             rows={
-                label: Row(label, {"all": (f"{self.parameter.key}={value!r}",)}, {"value": paper.get(value)})
+                label: Row(
+                    label, {"all": (f"{self.parameter.key}={value!r}", "tested=val")}, {"value": paper.get(value)}
+                )
                 for label, value in ((row_label(value), value) for value in values)
             },
             inputs=where.inputs,

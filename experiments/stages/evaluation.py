@@ -102,7 +102,7 @@ class Evaluation(Stage):
             "views": dict(protocol.views),
             "repeats": protocol.repeats,
             "classes": data.classes,
-            "data": self._data_identity(["train", "test"]),
+            "data": self._data_identity(["train", self.spec.tested]),
         }
         if self.head.tests_shifted and data.shifts:
             found["shifts"] = {name: shift.identity() for name, shift in shifts_of(data).items()}
@@ -115,15 +115,17 @@ class Evaluation(Stage):
 
     def flops(self) -> float:
         protocol, data = self.protocol, self.data
-        shifted = sum(_shifted(shift, data.samples["test"]) for shift in data.shifts.values())
+        samples = {"train": data.samples["train"], "test": data.samples.get(self.spec.tested, data.samples["test"])}
+        shifted = sum(_shifted(shift, samples["test"]) for shift in data.shifts.values())
         views = prod(protocol.views.values())
         encoder = meta_encoder(shapes_of(self.spec))
-        return self.head.flops(encoder, data.samples, views, protocol.repeats, shifted)
+        return self.head.flops(encoder, samples, views, protocol.repeats, shifted)
 
     def look(self) -> Look:
         protocol = self.protocol
         sampling = self.sampling()
-        return Look(self.data, self.key, self.side, self.augment, sampling, protocol.repeats, protocol.views)
+        tested, looks = self.spec.tested, (protocol.repeats, protocol.views)
+        return Look(self.data, self.key, self.side, self.augment, tested, sampling, *looks)
 
     def check(self) -> None:
         seen, made = (
@@ -133,6 +135,8 @@ class Evaluation(Stage):
             raise ValueError(
                 f"evaluate_data has (channels, frames, height, width) {seen} and data {made}; make them equal"
             )
+        if self.spec.tested not in ("test", "val"):
+            raise ValueError(f"tested={self.spec.tested}: evaluations test on test, or on val")
         origin = self.origin()
         if isinstance(origin, str) and not Path(origin).is_file():
             raise ValueError(

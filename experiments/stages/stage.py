@@ -134,14 +134,14 @@ class Stage(ABC):
 
     def look(self) -> Look:
         """How it looks at its data."""
-        return Look(self.data, self.key, self.side, self.augment, self.sampling())
+        return Look(self.data, self.key, self.side, self.augment, sampling=self.sampling())
 
     def _data_identity(self, sides: Iterable[str]) -> dict[str, Any]:
         """What of the data the stage reads: the set's own identity, how much of each side, and what is seen of it."""
         data = self.data
         return {
             "source": self._source_identity(),
-            "samples": {side: data.samples[side] for side in sides},
+            "samples": {side: data.samples.get(side) for side in sides},
             "input": [data.channels, data.frames, *data.input_size],
             "mean": list(data.mean),
             "std": list(data.std),
