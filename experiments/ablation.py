@@ -15,7 +15,9 @@ from mae.errors import UserError
 
 CONF = Path(__file__).resolve().parent / "conf"
 
-SCALES = ("smoke", "desk", "gpu", "paper")
+SCALES = ("smoke", "desk", "study", "gpu", "paper")
+#: Scales that take the rows and columns of another, unless a table names them itself.
+LIKE = {"study": "desk"}
 #: What stands before the name of a scale in ``conf/scale``, by what the tables of a paper are made on.
 INPUTS = {"pictures": "", "clips": "clips_"}
 
@@ -227,12 +229,17 @@ def overrides_of(raw: Any) -> Overrides:
 
 def at_scale(overrides: Overrides, scale: str) -> list[str]:
     """What ``overrides`` hold at ``scale``."""
-    return [*overrides.get("all", ()), *overrides.get(scale, ())]
+    return [*overrides.get("all", ()), *overrides.get(named_scale(overrides, scale), ())]
+
+
+def named_scale(overrides: Overrides, scale: str) -> str:
+    """The scale whose overrides hold at ``scale``: itself if it is named, else the one that it is like."""
+    return scale if scale in overrides else LIKE.get(scale, scale)
 
 
 def exists(row: Row, scale: str) -> bool:
     """Whether a row can be made at ``scale``: one whose overrides name scales cannot at any other."""
-    return "all" in row.set or scale in row.set
+    return "all" in row.set or named_scale(row.set, scale) in row.set
 
 
 def scale_option(inputs: str, scale: str) -> str:

@@ -49,7 +49,7 @@ def cores() -> int:
 
 def threads_for(scale: str) -> int:
     """CPU threads of a job, 0 for all cores. Small models gain nothing from a second thread, and run side by side."""
-    return 1 if scale in ("smoke", "desk") else 0
+    return 1 if scale in ("smoke", "desk", "study") else 0
 
 
 def workers_for(jobs: Sequence[Job], scale: str, offer: Offer) -> int:

@@ -1,10 +1,10 @@
 """Run one published table (or all of them) and print it, the published number beside the measured one.
 
-Usage: python experiments/run.py ablation=NAME [scale=smoke|desk|gpu|paper] [seeds=N] [plan_only=true] [KEY=VALUE ...]
+Usage: python experiments/run.py ablation=NAME [scale=NAME] [seeds=N|auto] [plan_only=true] [KEY=VALUE ...]
 
   ablation      a table by name, several joined by commas, or all; a table of one's own by its file: PATH/my_table.yaml
-  scale         smoke: seconds, proves the plumbing; desk: minutes on two cores (default); gpu: hours on one card;
-                paper: the published recipe to the letter
+  scale         smoke: seconds, proves the plumbing; desk: minutes on two cores (default); study: hours on two cores;
+                gpu: hours on one card; paper: the published recipe to the letter
   seeds         seeds 0 .. N-1 of every row (default: 1); finished ones are not run again; auto: two of every row, then
                 one at a time where it decides a claim, until all claims are decided or the budget is spent
   budget        how long seeds=auto may go on: 2h, 90min (default: 1h)
@@ -14,7 +14,7 @@ Usage: python experiments/run.py ablation=NAME [scale=smoke|desk|gpu|paper] [see
   reuse         committed: count results in reports/results as finished, too (default: only runs under out)
   out           the one folder that runs write to: database, artifacts, checkpoints, cache (default: outputs)
   report_dir    where tables/ and figures/ go (default: reports)
-  workers       processes side by side (default: one a core at smoke and desk scale on a CPU, else one)
+  workers       processes side by side (default: one a core at smoke, desk and study scale on a CPU, else one)
   device        auto, cpu, cuda, cuda:1, mps (default: auto)
   KEY=VALUE     any key of the spec, for instance mask.ratio=0.6, pretrain.epochs=6, data.samples.train=1000,
                 or an option of a group, for instance model=vit_b16; `plan_only=true` checks it without training

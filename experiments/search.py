@@ -1,9 +1,9 @@
 """Search between the rows of a table: trials chosen by Optuna, trained and tracked as the table's rows are.
 
-Usage: python experiments/search.py search=NAME [scale=smoke|desk|gpu|paper] [trials=N] [seeds=N] [KEY=VALUE ...]
+Usage: python experiments/search.py search=NAME [scale=smoke|desk|study|gpu|paper] [trials=N] [seeds=N] [KEY=VALUE ...]
 
   search        a search by name: a file of experiments/conf/search
-  scale         smoke: seconds, proves the plumbing; desk: minutes a trial on two cores (default); gpu; paper
+  scale         smoke: seconds, proves the plumbing; desk: minutes a trial on two cores (default); study; gpu; paper
   trials        how many trials the study is to have in all (default: 12); finished ones are not made again
   seeds         seeds 0 .. N-1 of every trial, whose mean is maximised (default: 1)
   plan_only     true: say what the study holds and what is left of it, and run nothing

@@ -20,6 +20,7 @@ _ORIENTATION = "published values are shown for orientation, not comparison"
 _SENTENCES = {
     "smoke": f"scale=smoke: proves that the plumbing works and claims nothing; {_ORIENTATION}.",
     "desk": f"scale=desk: a trend on small data; {_ORIENTATION}.",
+    "study": f"scale=study: a trend on small data, from longer trainings than desk's; {_ORIENTATION}.",
     "gpu": f"scale=gpu: a trend on public data with one card; {_ORIENTATION}.",
     "paper": (
         "scale=paper: the published recipe; a value counts as reproduced when its interval over seeds lies within the "
