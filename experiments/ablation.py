@@ -219,11 +219,11 @@ def typed(cls: type[T], raw: Any, where: str, convert: Mapping[str, Any]) -> T:
 
 
 def overrides_of(raw: Any) -> Overrides:
-    """A list holds at every scale; a mapping names scales, and ``all``. SpecError on an unknown scale."""
+    """A list holds at every scale; a mapping names scales, and ``all``. ValueError on an unknown scale."""
     if not isinstance(raw, Mapping):
         return {"all": tuple(map(str, raw or ()))}
     if unknown := sorted(set(raw) - {"all", *SCALES}):
-        raise SpecError(f"unknown scale {unknown[0]!r} in {dict(raw)}: {nearest(str(unknown[0]), ['all', *SCALES])}")
+        raise ValueError(f"unknown scale {unknown[0]!r}: {nearest(str(unknown[0]), ['all', *SCALES])}")
     return {str(scale): tuple(map(str, overrides)) for scale, overrides in raw.items()}
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 
 from experiments.ablation import SpecError
 from experiments.spec import Data, Section, Spec
@@ -37,8 +37,17 @@ def make(section: Section, **extra: Any) -> Any:
     try:
         return instantiate(dict(section), _convert_="all", **extra)
     except InstantiationException as error:
-        cause = error.__cause__ or error
-        raise SpecError(f"{section['_target_'].rpartition('.')[2]}: {cause}") from error
+        reason = str(error.__cause__ or error).partition("\nAre you sure")[0]
+        raise SpecError(f"{section['_target_'].rpartition('.')[2]}: {' '.join(reason.split())}") from error
+
+
+def class_of(section: Section) -> Any:
+    """What ``section['_target_']`` names; SpecError if it cannot be imported."""
+    try:
+        return get_object(section["_target_"])
+    except Exception as error:  # whatever the module that holds it raises
+        reason = str(error).partition("\nAre you sure")[0]
+        raise SpecError(" ".join(reason.split())) from error
 
 
 def grid_of(spec: Spec) -> Grid:
@@ -61,10 +70,10 @@ def encoder_of(spec: Spec) -> Encoder:
 
 def method_of(spec: Spec) -> Method:
     """A fresh encoder and the pre-training objective on it."""
-    method = make(spec.method, encoder=encoder_of(spec))
-    if not isinstance(method, Method):
+    kind = class_of(spec.method)
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise SpecError(f"{spec.method['_target_']} is no mae.methods.Method; see CONTRIBUTING.md, 'A method'")
-    return method
+    return cast(Method, make(spec.method, encoder=encoder_of(spec)))
 
 
 def data_set(source: Section) -> DataSet:

@@ -64,7 +64,7 @@ def compose(
     ``own`` is a folder with further options. SpecError on an override that does not fit.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     given: dict[str, str | None] = {}
     values = []
@@ -92,7 +92,11 @@ def compose(
         config = OmegaConf.create({**_root(), **tree})
         OmegaConf.set_struct(config, True)
         for key, value in values:
-            OmegaConf.update(config, key, _value(key, value), merge=True)
+            try:
+                OmegaConf.update(config, key, _value(key, value), merge=True)
+            except (ConfigAttributeError, ConfigKeyError) as error:
+                known = flatten(cast(Tree, OmegaConf.to_container(config, resolve=False)))
+                raise SpecError(f"unknown key {key!r}: {nearest(key, known)}") from error
         return cast(Tree, OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except (OmegaConfBaseException, ValueError) as error:
         if isinstance(error, SpecError):

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from experiments.ablation import SpecError
+from experiments.ablation import SpecError, nearest
 from experiments.assemble import Look, assembled, augment_of, encoder_of, make, shifts_of
+from experiments.compose import groups
 from experiments.identity import file_digest
 from experiments.spec import FILE, PRETRAIN, Data, Protocol, Section, Spec, origin_of
 from experiments.stages.pretraining import Pretraining
@@ -38,6 +39,9 @@ class Evaluation(Stage):
         try:
             return self.spec.evaluate[self.name]
         except KeyError:
+            known = [group.partition("/")[2] for group in groups(self.spec.own) if group.startswith("evaluate/")]
+            if self.name not in known:
+                raise SpecError(f"unknown stage {self.name!r}: {nearest(self.name, [PRETRAIN, *known])}") from None
             raise SpecError(f"nothing is chosen for evaluate/{self.name} at scale={self.spec.scale}") from None
 
     @property
