@@ -118,7 +118,7 @@ def test_an_evaluation_that_no_list_names_has_its_default_option() -> None:
         ("mask=rendom", "unknown mask 'rendom': did you mean random"),
         ("nonsense", "cannot read 'nonsense': write KEY=VALUE"),
         ("mask.ratio=[0.5", "cannot read mask.ratio="),
-        ("data.smaples=3", "cannot compose scale=smoke data.smaples=3: Key 'smaples' is not in struct"),
+        ("data.smaples.train=3", "unknown key 'data.smaples.train': did you mean data.samples.train"),
     ],
 )
 def test_an_override_that_does_not_fit_is_refused_in_a_sentence(override: str, sentence: str) -> None:

@@ -40,7 +40,7 @@ def lay_out(folder: Path) -> Path:
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The table of the recipes in a folder of its own, whose modules this process can import for as long as it lasts."""
+    """The table of the recipes in a folder of its own; this process can import its modules meanwhile."""
     known = set(sys.modules)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     forget()
@@ -151,29 +151,52 @@ class Damage:
 DAMAGES = {
     "key of the table": Damage("my_table.yaml", "question:", "qestion:", ("my_table.yaml", "'qestion'", "question")),
     "key of a column": Damage("my_table.yaml", "metric: finetune", "metrik: finetune", ("'ft'", "'metrik'", "metric")),
-    "key of a row": Damage("my_table.yaml", "{set: [mask", "{sett: [mask", ("row 'mask'", "'sett'", "did you mean set")),
-    "column of a published value": Damage(
-        "my_table.yaml", "usual: {set: []}", "usual: {set: [], paper: {fft: 84.9}}", ("row 'usual'", "'fft'", "did you mean ft")
+    "key of a row": Damage(
+        "my_table.yaml", "{set: [mask", "{sett: [mask", ("row 'mask'", "'sett'", "did you mean set")
     ),
-    "scale of a row": Damage("my_table.yaml", "[mask=middle]", "{dsk: [mask=middle]}", ("row 'mask'", "'dsk'", "did you mean desk")),
-    "default row": Damage("my_table.yaml", "default: usual", "default: usuall", ("my_table.yaml", "'usuall'", "did you mean usual")),
-    "option of a row": Damage("my_table.yaml", "mask=middle", "mask=midle", ("my_table.yaml", "row 'mask'", "'midle'", "did you mean middle")),
-    "value of a row": Damage("my_table.yaml", "mask=middle", "mask.ratoi=0.5", ("my_table.yaml", "row 'mask'", "ratoi", "ratio")),
-    "stage of a column": Damage("my_table.yaml", "max_pooled/top1", "max_poled/top1", ("max_poled", "did you mean max_pooled")),
-    "rows that compute the same": Damage("my_table.yaml", "[mask=middle]", "[mask=random]", ("'usual' and 'mask' compute the same",)),
+    "column of a published value": Damage(
+        "my_table.yaml",
+        "usual: {set: []}",
+        "usual: {set: [], paper: {fft: 84.9}}",
+        ("row 'usual'", "'fft'", "did you mean ft"),
+    ),
+    "scale of a row": Damage(
+        "my_table.yaml", "[mask=middle]", "{dsk: [mask=middle]}", ("row 'mask'", "'dsk'", "did you mean desk")
+    ),
+    "default row": Damage(
+        "my_table.yaml", "default: usual", "default: usuall", ("my_table.yaml", "'usuall'", "did you mean usual")
+    ),
+    "option of a row": Damage(
+        "my_table.yaml", "mask=middle", "mask=midle", ("my_table.yaml", "row 'mask'", "'midle'", "did you mean middle")
+    ),
+    "value of a row": Damage(
+        "my_table.yaml", "mask=middle", "mask.ratoi=0.5", ("my_table.yaml", "row 'mask'", "ratoi", "ratio")
+    ),
+    "stage of a column": Damage(
+        "my_table.yaml", "max_pooled/top1", "max_poled/top1", ("max_poled", "did you mean max_pooled")
+    ),
+    "rows that compute the same": Damage(
+        "my_table.yaml", "[mask=middle]", "[mask=random]", ("'usual' and 'mask' compute the same",)
+    ),
     "no rows": Damage("my_table.yaml", "rows:", "claims: []\nnotes:", ("my_table.yaml", "rows")),
     "no YAML": Damage("my_table.yaml", "rows:", "rows: [", ("my_table.yaml", "not YAML")),
     "mask without visible": Damage("my_masks.py", "def visible", "def seen", ("Middle", "visible")),
     "mask that is not there": Damage("mask/middle.yaml", "Middle", "Midle", ("my_masks", "Midle")),
     "key of a mask": Damage("mask/middle.yaml", "border: 1", "boarder: 1", ("boarder",)),
-    "method that is no Method": Damage("my_methods.py", "Denoising(Method)", "Denoising(nn.Module)", ("Denoising", "mae.methods.Method")),
+    "method that is no Method": Damage(
+        "my_methods.py", "Denoising(Method)", "Denoising(nn.Module)", ("Denoising", "mae.methods.Method")
+    ),
     "method without loss": Damage("my_methods.py", "def loss", "def error", ("Denoising", "loss")),
-    "head that is no Head": Damage("my_heads.py", "MaxPooledProbe(Probe)", "MaxPooledProbe", ("MaxPooledProbe", "mae.heads.Head")),
+    "head that is no Head": Damage(
+        "my_heads.py", "MaxPooledProbe(Probe)", "MaxPooledProbe", ("MaxPooledProbe", "mae.heads.Head")
+    ),
     "data set that is no DataSet": Damage("my_data.py", "Stripes(DataSet)", "Stripes", ("Stripes", "DataSet")),
     "data set without version": Damage("my_data.py", "    version: ClassVar[int] = 1\n", "", ("Stripes", "version")),
-    "key of an evaluation": Damage("evaluate/max_pooled/default.yaml", "augment:", "augmnt:", ("max_pooled", "'augmnt'", "augment")),
+    "key of an evaluation": Damage(
+        "evaluate/max_pooled/default.yaml", "augment:", "augmnt:", ("max_pooled", "'augmnt'", "augment")
+    ),
     "key of data": Damage("data/stripes.yaml", "classes:", "clases:", ("'clases'", "classes")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))

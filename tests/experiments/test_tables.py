@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from reports.verdicts.claims import parse_claim
 
 from experiments.ablation import SCALES, Ablation, Row, ablation_names, exists, load_ablation
 from experiments.compose import groups
