@@ -19,10 +19,9 @@ import torch
 from tqdm import tqdm
 
 from experiments import work
-from experiments.ablation import SpecError
 from experiments.command import status_of
 from experiments.plan import Job
-from experiments.preflight import threads_for
+from experiments.preflight import device_of, threads_for
 from experiments.tracking import Tracker
 from experiments.work import Progress, Workplace
 from mae.disk import locked
@@ -32,19 +31,6 @@ from mae.memory import keep_freed_memory
 
 class JobFailed(UserError, RuntimeError):
     """A job failed in a worker; the message is its sentence."""
-
-
-def device_of(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one; SpecError on a device that this machine lacks."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise SpecError(
-            f"device={name} cannot be used here: {str(error).splitlines()[0]}; choose device=cpu"
-        ) from error
-    return torch.device(name)
 
 
 def workplace(out: Path, device: str, scale: str) -> Workplace:

@@ -12,11 +12,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.ablation import SpecError
 from experiments.plan import Job, local
 from experiments.remember import kept
 from mae.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,6 @@ def offer_of(device: str) -> Offer:
     """What the device called ``device`` offers on this machine; SpecError if there is none."""
 
     def found() -> dict[str, str]:
-        from experiments.execute import device_of
         from mae.train.machine import best_precision
 
         chosen = device_of(device)
@@ -40,6 +43,21 @@ def offer_of(device: str) -> Offer:
     seen = [platform.node(), Path("/dev/nvidiactl").exists(), os.environ.get("CUDA_VISIBLE_DEVICES")]
     # elsewhere than on Linux nothing as cheap as that says whether there is a card
     return Offer(**kept(f"{device} of {seen}", found, keep=device in ("auto", "cpu") and sys.platform == "linux"))
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one; SpecError on a device that this machine lacks."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(
+            f"device={name} cannot be used here: {str(error).splitlines()[0]}; choose device=cpu"
+        ) from error
+    return torch.device(name)
 
 
 def cores() -> int:

@@ -43,8 +43,8 @@ from experiments.benchmark import pipelines  # noqa: E402
 from experiments.benchmark.pipelines import PIPELINES  # noqa: E402
 from experiments.benchmark.steps import DEFAULT_SHAPES, PRECISIONS, SHAPES, figures, measure, parts, table  # noqa: E402
 from experiments.command import answer  # noqa: E402
-from experiments.execute import device_of  # noqa: E402
 from experiments.options import option, read  # noqa: E402
+from experiments.preflight import device_of  # noqa: E402
 from mae.data.files.workers import default_workers  # noqa: E402
 from mae.train.machine import environment, matmul_peak  # noqa: E402
 
