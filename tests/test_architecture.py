@@ -48,10 +48,11 @@ def users_of(module: str) -> set[str]:
     }
 
 
-def modules(package: str) -> dict[str, set[str]]:
-    """Every module of a package by name, with the modules of the package that it imports, in whatever scope."""
+def modules(*packages: str) -> dict[str, set[str]]:
+    """Every module of the packages by name, with those of them that it imports, in whatever scope."""
     paths = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in packages
         for path in files(package)
     }
 
@@ -62,13 +63,23 @@ def modules(package: str) -> dict[str, set[str]]:
     return {name: {module(i) for i in imports(path)} & paths.keys() - {name} for name, path in paths.items()}
 
 
-@pytest.mark.parametrize("package", ["mae"])
-def test_no_module_imports_itself_through_others(package: str) -> None:
-    left = modules(package)
-    assert len(left) > 10
+def test_no_module_imports_itself_through_others() -> None:
+    left = modules("mae", "experiments", "reports")
+    assert {name.partition(".")[0] for name in left} == {"mae", "experiments", "reports"}
     while free := {name for name, needed in left.items() if not needed & left.keys()}:
         left = {name: needed for name, needed in left.items() if name not in free}
     assert not left, f"a circle is among {sorted(left)}"
+
+
+def test_a_folder_of_the_data_holds_ten_names_at_most() -> None:
+    folders = [ROOT / "mae" / "data", *(path for path in (ROOT / "mae" / "data").rglob("*") if path.is_dir())]
+    held = {
+        folder.relative_to(ROOT).as_posix(): {path.name for path in folder.iterdir()} - {"__init__.py", "__pycache__"}
+        for folder in folders
+        if folder.name != "__pycache__"
+    }
+    assert len(held) > 5
+    assert {folder: names for folder, names in held.items() if len(names) > 10} == {}
 
 
 @pytest.mark.parametrize("module", ["hydra", "omegaconf", "mlflow", "optuna", "pandas", "experiments", "reports"])

@@ -16,6 +16,7 @@ import pytest
 from experiments import run as command
 from experiments.ablation import load_ablation
 from experiments.plan import plan, variant
+from experiments.preflight import offer_of
 from experiments.spec import spec_of
 from experiments.tracking import Tracker, measurements, tracking_uri
 
@@ -225,7 +226,7 @@ def test_a_full_disk_is_refused_before_training(
 def test_a_damaged_checkpoint_is_refused_before_anything_is_trained(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = plan([load_ablation("decoder_depth")], "smoke", 1, rows=["2"])[0]
+    job = plan([load_ablation("decoder_depth")], "smoke", 1, rows=["2"], precision=offer_of("auto").precision)[0]
     folder = out / "checkpoints" / job.fingerprint
     folder.mkdir(parents=True)
     (folder / "checkpoint.json").write_text("{")

@@ -14,6 +14,7 @@ import yaml
 from experiments import execute as execution
 from experiments.ablation import CONF, SpecError, load_ablation
 from experiments.plan import Job, plan
+from experiments.preflight import offer_of
 from experiments.search import main
 from experiments.searching.space import Parameter, load_search, parse_search, space_of
 from experiments.searching.study import Result, Study, storage_url
@@ -94,7 +95,8 @@ def test_the_papers_ratio_is_the_first_trial_and_the_figure_is_drawn(out: Path, 
 
 def test_a_ratio_that_a_table_has_trained_is_not_trained_again(out: Path, executor: Executor) -> None:
     tracker = Tracker(tracking_uri(out), out)
-    executor(plan([load_ablation("masking_ratio")], "smoke", 1, rows=["75", "50"]), tracker, None)
+    rows, precision = ["75", "50"], offer_of("auto").precision
+    executor(plan([load_ablation("masking_ratio")], "smoke", 1, rows=rows, precision=precision), tracker, None)
     assert search(out, "trials=2") == 0
     assert len(executor.calls) == 1
     assert [float(line["value"]) for line in table(out)] == [0.75, 0.5]
