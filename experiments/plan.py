@@ -175,7 +175,7 @@ def plan(
                     raise SpecError(_same(ablation, other, row.label, overrides))
                 for job, shown in found:
                     published = ablation.paper
-                    paper = f"arXiv {published['arxiv']}, {published['where']}" if "arxiv" in published else ""
+                    paper = f"arXiv {published['arxiv']}, {published['where']}" if {"arxiv", "where"} <= set(published) else ""
                     cell = Cell(table_name(ablation.name, name), row.label, seed, paper, shown)
                     known = jobs.setdefault(job.fingerprint, job)
                     known.reported |= job.reported

@@ -12,6 +12,7 @@ import pandas as pd
 
 from reports.collect import scales_of, stem
 from reports.files import write_atomically
+from reports.render.phrases import place
 from reports.verdicts.cells import cells, summarise
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def draw(ablation: Ablation, frame: pd.DataFrame, scales: list[str], variant: st
                 paint = _lines if ablation.figure.kind == "lines" else _bars
                 paint(ablation, here, names, ax, scale)
         title = ablation.title + (f" ({variant})" if variant else "")
-        figure.suptitle(f"{title}: {ablation.paper['where']} of arXiv {ablation.paper['arxiv']}")
+        figure.suptitle(f"{title}: {place(ablation)}")
     return figure
 
 

@@ -65,8 +65,11 @@ def scale_sentence(scale: str) -> str:
 
 
 def place(ablation: Ablation) -> str:
-    """Say where in which paper the table stands."""
-    return f"{ablation.paper['where']} of arXiv {ablation.paper['arxiv']}"
+    """Say where in which paper the table stands, if it is one of a paper."""
+    where, arxiv = (ablation.paper.get(key) for key in ("where", "arxiv"))
+    if where is None:
+        return "a table of no paper"
+    return where if arxiv is None else f"{where} of arXiv {arxiv}"
 
 
 def remarks(ablation: Ablation, values: pd.DataFrame, scale: str, variant: str = "") -> list[str]:
