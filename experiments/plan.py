@@ -175,7 +175,8 @@ def plan(
                     raise SpecError(_same(ablation, other, row.label, overrides))
                 for job, shown in found:
                     published = ablation.paper
-                    paper = f"arXiv {published['arxiv']}, {published['where']}" if {"arxiv", "where"} <= set(published) else ""
+                    known_place = {"arxiv", "where"} <= set(published)
+                    paper = f"arXiv {published['arxiv']}, {published['where']}" if known_place else ""
                     cell = Cell(table_name(ablation.name, name), row.label, seed, paper, shown)
                     known = jobs.setdefault(job.fingerprint, job)
                     known.reported |= job.reported
