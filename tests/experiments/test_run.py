@@ -168,7 +168,7 @@ def test_two_workers_give_the_numbers_of_one(out: Path, tmp_path: Path, template
         (["ablation=decoder_depth", "mask=rendom"], "unknown mask 'rendom': did you mean random"),
         (["ablation=decoder_depth", "model.encoder.depth=four"], "expected a whole number"),
         (["ablation=decoder_depth", "mask.ratio=1.5"], "masking ratio 1.5 is outside (0, 1)"),
-        (["ablation=decoder_depth", "mask.ratio=0"], "masking ratio 0.0 is outside (0, 1)"),
+        (["ablation=decoder_depth", "mask.ratio=0"], "masking ratio 0 is outside (0, 1)"),
         (["ablation=decoder_depth", "model.patch=[1,5,5]"], "height 24 is not a multiple of its patch size 5"),
         (["ablation=decoder_depth", "model.encoder.heads=5"], "cannot have 5 heads"),
         (["ablation=decoder_depth", "pretrain.optimizer=adam"], "unknown optimizer 'adam'"),
