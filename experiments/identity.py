@@ -56,11 +56,20 @@ def _named(key: str, value: Any, own: Path | None) -> Any:
 
 @lru_cache
 def file_digest(path: str) -> str:
-    """A digest of a file's bytes; the name of one that is not there, which is refused when it is asked for."""
-    if not Path(path).is_file():
+    """A digest of a file's bytes, or of all files in a folder and their names.
+
+    It is the name of one that is not there, which is refused when it is asked for.
+    """
+    place = Path(path)
+    if not place.exists():
         return path
     digest = hashlib.blake2b(digest_size=8)
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
+    for file in [place] if place.is_file() else sorted(place.iterdir()):
+        if file.is_dir():
+            continue
+        if file != place:
+            digest.update(f"{file.name}/{file.stat().st_size}/".encode(errors="surrogateescape"))
+        with open(file, "rb") as content:
+            while part := content.read(1 << 20):
+                digest.update(part)
     return digest.hexdigest()

@@ -74,7 +74,8 @@ def choose_attention(model: nn.Module, device: torch.device, tokens: int, precis
 class Encoder(nn.Module):
     """This ViT sees only the patches that it is given. ``mask_tokens`` makes the variant of Table 1c.
 
-    ``class_token`` prepends MAE's dummy token; ``positions`` names a fixed table of ``mae.grid``.
+    ``class_token`` prepends MAE's dummy token; ``positions`` names a fixed table of ``mae.grid``, which its state does
+    not hold. Weights that came with a table of their own put that in its place (``keep_positions``).
     """
 
     positions: Tensor
@@ -89,7 +90,7 @@ class Encoder(nn.Module):
         mask_tokens: bool = False,
     ) -> None:
         super().__init__()
-        self.grid, self.shape = grid, shape
+        self.grid, self.shape, self.table = grid, shape, positions
         self.embed = nn.Linear(grid.patch_dim, shape.width)
         self.class_token = nn.Parameter(torch.zeros(1, 1, shape.width)) if class_token else None
         self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width)) if mask_tokens else None
@@ -100,6 +101,10 @@ class Encoder(nn.Module):
         for token in (self.class_token, self.mask_token):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
+
+    def keep_positions(self, table: Tensor) -> None:
+        """Put ``table: (1, N, D)`` in the place of the fixed positions; the state then holds it."""
+        self.register_buffer("positions", table.to(self.positions.device), persistent=True)
 
     @property
     def prefix(self) -> int:

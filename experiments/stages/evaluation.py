@@ -17,13 +17,13 @@ from experiments.compose import groups
 from experiments.identity import file_digest
 from experiments.spec import FILE, PRETRAIN, Data, Protocol, Section, Spec, origin_of
 from experiments.stages.pretraining import Pretraining
-from experiments.stages.sketch import bytes_of, check_head, head_of, meta_encoder, shapes_of
+from experiments.stages.sketch import bytes_of, check_head, check_weights, head_of, meta_encoder, shapes_of
 from experiments.stages.stage import Outcome, Stage, unreadable
 from mae.data.clips.sampling import Sampling
 from mae.heads import Head
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
-from mae.weights import adapt, read
+from mae.weights import Weights, adapt, load, read
 
 #: Before the names of the encoder's tensors in the weights that a training leaves.
 ENCODER = "encoder."
@@ -142,12 +142,14 @@ class Evaluation(Stage):
         if self.spec.tested not in ("test", "val"):
             raise ValueError(f"tested={self.spec.tested}: evaluations test on test, or on val")
         origin = self.origin()
-        if isinstance(origin, str) and not Path(origin).is_file():
+        if isinstance(origin, str) and not (origin and Path(origin).exists()):
             raise ValueError(
                 f"origin.path={origin or 'null'} is no file; name the weights to start from: origin.path=FILE"
             )
+        if isinstance(origin, str):
+            check_weights(origin, file_digest(origin), shapes_of(self.spec))
         if isinstance(origin, Stage) and origin.spec is not self.spec:
-            adapt(meta_encoder(shapes_of(origin.spec)).state_dict(), meta_encoder(shapes_of(self.spec)))
+            adapt(Weights(meta_encoder(shapes_of(origin.spec)).state_dict()), meta_encoder(shapes_of(self.spec)))
         check_head(shapes_of(self.spec), json.dumps(self.protocol.protocol), self.data.classes)
         self.sampling()
         augment_of(self.augment, self.data)
@@ -163,9 +165,9 @@ class Evaluation(Stage):
         origin = self.origin()
         if isinstance(origin, Stage) and start is not None:
             tensors = {name.removeprefix(ENCODER): t for name, t in start.items() if name.startswith(ENCODER)}
-            encoder.load_state_dict(tensors if origin.spec is self.spec else adapt(tensors, encoder))
+            load(encoder, adapt(Weights(tensors), encoder))
         elif isinstance(origin, str):
-            encoder.load_state_dict(adapt(read(Path(origin)), encoder))
+            load(encoder, adapt(read(origin), encoder))
         splits, augment = assembled(self.look(), self.spec.seed, cache, runtime.device)
         results = self.head(encoder, splits, augment, runtime)
         tensors = {ENCODER + name: tensor for name, tensor in encoder.state_dict().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -19,6 +20,9 @@ from mae.heads import Head
 from mae.methods import Method
 from mae.model import Encoder
 from mae.train.optim import Recipe
+from mae.weights import adapt, read
+
+log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=256)
@@ -76,6 +80,15 @@ def check_head(shapes: Shapes, head: str, classes: int) -> None:
     """ValueError if a head cannot evaluate an encoder."""
     with torch.device("meta"):
         head_of(head).classifier(encoder_of(shapes.spec), classes)
+
+
+@lru_cache(maxsize=256)
+def check_weights(path: str, digest: str, shapes: Shapes) -> None:
+    """ValueError if an encoder cannot start from a file; what of it is used is told, once for all trainings."""
+    try:
+        log.warning("%s: %s", path, adapt(read(path), meta_encoder(shapes)))
+    except ValueError as error:
+        raise ValueError(str(error) if path in str(error) else f"{path}: {error}") from error
 
 
 def bytes_of(module: nn.Module) -> int:
