@@ -68,8 +68,8 @@ def adapt(weights: Weights, encoder: Encoder) -> Fit:
         if tensor is None:
             raise ValueError(f"the weights have no {name}, which this encoder needs; choose a model that they fit")
         if name == "embed.weight":
-            tensor, words = _embedding(tensor, encoder)
-            changes += words
+            tensor, made = _embedding(tensor, encoder)
+            changes += made
         if tensor.shape != own.shape:
             raise ValueError(
                 f"{name} is {tuple(tensors[name].shape)} in the weights and {tuple(own.shape)} in this encoder; "
