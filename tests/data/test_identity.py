@@ -17,6 +17,7 @@ from mae.data.builtin.digits_on_photos import DigitsOnPhotos
 from mae.data.builtin.moving_digits import MovingDigits
 from mae.data.builtin.photographs import WhichPhotograph
 from mae.data.clips.sets import ClipFolder, ClipList
+from mae.data.pictures.decode import MAX_PIXELS
 from mae.data.pictures.folder import DecodedFolder, StreamedFolder
 from mae.data.robustness.corruptions import Negative
 from mae.data.robustness.shifts import Changed, Folder
@@ -110,7 +111,12 @@ def test_a_share_for_validation_leaves_training(root: Path) -> None:
 def test_a_place_that_is_not_named_yet_can_be_planned_for() -> None:
     data = StreamedFolder(root=None, channels=3, train=4, test=4)
     assert data.holds() is None
-    assert identity_of(data, "pretrain") == {"version": data.version, "channels": 3, "files": None}
+    assert identity_of(data, "pretrain") == {
+        "version": data.version,
+        "channels": 3,
+        "max_pixels": MAX_PIXELS,
+        "files": None,
+    }
 
 
 def test_what_files_hold_is_told_before_they_are_read(root: Path) -> None:

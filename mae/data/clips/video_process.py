@@ -27,7 +27,7 @@ from PIL import Image
 from mae.data.clips.readers.films import AvReader, DecordReader, Frame, Reader
 from mae.data.clips.readers.frame_folder import FrameFolder
 from mae.data.clips.readers.index import index_of
-from mae.data.pictures.decode import cover
+from mae.data.pictures.decode import LARGEST, cover
 from mae.memory import keep_freed_memory
 
 
@@ -57,6 +57,8 @@ class Scaling:
         elif self.short_side is not None:
             short = min(height, width)
             target = (round(height * self.short_side / short), round(width * self.short_side / short))
+            if target[0] * target[1] > max(LARGEST, height * width):
+                raise ValueError(f"frames of {width}x{height} are too long to be scaled to {target[1]}x{target[0]}")
         else:
             return frame
         return frame if target == (height, width) else np.asarray(cover(Image.fromarray(frame), target))

@@ -14,14 +14,14 @@ from mae.data.files.cache import Item, decoded_once
 from mae.data.files.listing import Listing
 from mae.data.files.tally import MAX_FAILED, DecodeReport
 from mae.data.files.workers import default_workers, in_processes
-from mae.data.pictures.decode import cover, read_picture, reason, to_array, with_channels
+from mae.data.pictures.decode import MAX_PIXELS, WHITE, Decoding, cover, read_picture, reason, to_array
 from mae.data.source import Images
 from mae.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-VERSION = 1  # raise it whenever the same files give other pixels
+VERSION = 2  # raise it whenever the same files give other pixels
 CHUNK = 256  # pictures per task of a process: large enough to hide its cost, small enough for the bar to move
 
 
@@ -58,6 +58,7 @@ class PictureFiles:
     """The pictures of a listing, by path."""
 
     listing: Listing
+    max_pixels: int = MAX_PIXELS
     sequential: bool = False
 
     @property
@@ -74,7 +75,7 @@ class PictureFiles:
         return self.listing.path(row)
 
     def read(self, row: int) -> tuple[Image.Image, int]:
-        return read_picture(self.path(row)), self.listing.labels[row]
+        return read_picture(self.path(row), self.max_pixels), self.listing.labels[row]
 
     def stamp(self) -> str:
         return self.listing.stamp()
@@ -95,30 +96,33 @@ def decoded_pictures(
     cache: Path,
     *,
     size: tuple[int, int],
-    channels: int = 3,
+    decoding: Decoding = Decoding(),  # noqa: B008, it is frozen
     workers: int | None = None,
     max_failed: float = MAX_FAILED,
 ) -> DecodedImages:
-    """All pictures as ``pixels: (n, channels, h, w)`` uint8, scaled to cover ``size = (h, w)``, centre cropped.
+    """All pictures, by ``decoding``, as ``pixels: (n, C, h, w)`` uint8 that cover ``size = (h, w)``, centre cropped.
 
-    The array is kept under ``cache`` by the stamp of the set, the size and the channels, as ``decoded_once`` says.
+    The array is kept under ``cache`` by the stamp of the set, the size and the decoding, as ``decoded_once`` says.
     Other labels for the same files do not decode them again. An unreadable picture is left out and named in ``report``.
     ``workers``: processes, 0 for this one. Raises DataError when more than the share ``max_failed`` is unreadable, or
     the disk is too small.
     """
+    channels, white = decoding.channels, decoding.white
     if min(size) < 1 or channels not in (1, 3):
         raise DataError(f"size={size}, channels={channels}: give a size from 1 pixel and 1 or 3 channels.")
     listing = pictures if isinstance(pictures, Listing) else None
-    encoded: Pictures = PictureFiles(pictures) if isinstance(pictures, Listing) else pictures
+    encoded: Pictures = PictureFiles(pictures, decoding.max_pixels) if isinstance(pictures, Listing) else pictures
     count = len(encoded)
     if not count:
         raise DataError("There are no pictures to decode; check the folder and the split.")
     if workers is None:
         workers = default_workers() if count >= 2 * CHUNK else 0  # starting a process costs more than a few files
-    decoder = _Decoder(encoded, size, channels)
+    decoder = _Decoder(encoded, size, decoding)
     shape = (channels, *size)
+    kind = f"c{channels}" + (f"-w{white}" if white != WHITE else "")
+    kind += f"-p{decoding.max_pixels}" if decoding.max_pixels != MAX_PIXELS else ""
     found = decoded_once(
-        cache / f"pictures-v{VERSION}-{encoded.stamp()}-{size[0]}x{size[1]}-c{channels}.bin",
+        cache / f"pictures-v{VERSION}-{encoded.stamp()}-{size[0]}x{size[1]}-{kind}.bin",
         [encoded.name(row) for row in range(count)],
         partial(_items, decoder, workers=0 if encoded.sequential else workers),
         shape,
@@ -137,7 +141,7 @@ class _Decoder:
 
     pictures: Pictures
     size: tuple[int, int]
-    channels: int
+    decoding: Decoding
 
 
 def _items(decoder: _Decoder, first: int, workers: int) -> Iterator[Item | str]:
@@ -159,6 +163,6 @@ def _item(decoder: _Decoder, row: int) -> Item | str:
     pictures = decoder.pictures
     try:
         picture, label = pictures.read(row)
-        return Item(to_array(cover(with_channels(picture, decoder.channels), decoder.size))[None], int(label))
+        return Item(to_array(cover(decoder.decoding.converted(picture), decoder.size))[None], int(label))
     except Exception as error:  # Pillow raises a dozen types; each means: unusable
         return reason(error, pictures.path(row) if isinstance(pictures, PictureFiles) else None)

@@ -10,6 +10,8 @@ from typing import ClassVar
 from mae.data.files.listing import Listing, Sides
 from mae.data.files.sets import FileSet
 from mae.data.pictures.cache import VERSION, decoded_pictures
+from mae.data.pictures.decode import MAX_PIXELS, Decoding
+from mae.data.pictures.depth import white_of
 from mae.data.pictures.lists import pictures_in
 from mae.data.pictures.stream import StreamedPictures
 from mae.data.source import Source, Splits
@@ -21,18 +23,24 @@ class PictureFolder(FileSet):
     """Pictures under ``root``, a folder or a CSV list as ``catalogue`` reads them, with ``channels`` 1 or 3.
 
     A study may use fewer than there are: all are read, so that one cache serves every part of them (``part_of``).
-    ``test_share`` of each class of training is kept apart for testing where there are no pictures for that.
+    ``test_share`` of each class of training is kept apart for testing where there are no pictures for that. A picture
+    of more than ``max_pixels`` counts as unreadable.
     """
 
     channels: int
     test_share: float = 0.0
+    max_pixels: int = MAX_PIXELS
     version: ClassVar[int] = VERSION
 
     def listed(self, root: Path) -> Sides:
         return pictures_in(root, test_share=self.test_share)
 
     def shape(self) -> dict[str, object]:
-        return {"channels": self.channels}
+        return {"channels": self.channels, "max_pixels": self.max_pixels}
+
+    def decoding(self, sides: Sides) -> Decoding:
+        """How the files are read: 16-bit ones as those of training show."""
+        return Decoding(self.channels, white_of(sides.train), self.max_pixels)
 
     def checked(self) -> Sides:
         """The sides; DataError when a study counts on more pictures than there are."""
@@ -58,15 +66,17 @@ class DecodedFolder(PictureFolder):
     size: Sequence[int]
 
     def shape(self) -> dict[str, object]:
-        return {"channels": self.channels, "size": list(self.size)}
+        return {**super().shape(), "size": list(self.size)}
 
     def __call__(self, cache: Path) -> Splits:
         height, width = self.size
+        sides = self.checked()
+        decoding = self.decoding(sides)
 
         def decoded(side: Listing) -> Source:
-            return decoded_pictures(side, cache, size=(height, width), channels=self.channels)
+            return decoded_pictures(side, cache, size=(height, width), decoding=decoding)
 
-        return self.splits(self.checked(), decoded)
+        return self.splits(sides, decoded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +87,10 @@ class StreamedFolder(PictureFolder):
     """
 
     def __call__(self, cache: Path) -> Splits:
-        def streamed(side: Listing) -> Source:
-            return StreamedPictures(side, channels=self.channels)
+        sides = self.checked()
+        decoding = self.decoding(sides)
 
-        return self.splits(self.checked(), streamed)
+        def streamed(side: Listing) -> Source:
+            return StreamedPictures(side, decoding=decoding)
+
+        return self.splits(sides, streamed)

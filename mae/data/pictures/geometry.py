@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Generator
 
 from mae.data.augment.crops import CenterCrop, CentreOfResized, FixedSizeCrop, RandomResizedCrop, pair
-from mae.data.pictures.decode import cover
+from mae.data.pictures.decode import cover, part_of_scaled, scaled_to_cover
 from mae.data.source import Augment
 from mae.errors import DataError
 
@@ -96,10 +96,12 @@ class FixedView:
         height, width = self.size
         rows, columns = self.resize
         longer = max(rows / picture.height, columns / picture.width)
-        picture = cover(picture, (max(rows, int(picture.height * longer)), max(columns, int(picture.width * longer))))
+        whole = (max(rows, int(picture.height * longer)), max(columns, int(picture.width * longer)))
+        scaled = scaled_to_cover(picture, whole)
         down, right, mirror = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-        top, left = int(down * (picture.height - height + 1)), int(right * (picture.width - width + 1))
-        picture = picture.crop((left, top, left + width, top + height))
+        top, left = int(down * (whole[0] - height + 1)), int(right * (whole[1] - width + 1))
+        top, left = top + round((scaled[1] - whole[0]) / 2), left + round((scaled[0] - whole[1]) / 2)
+        picture = part_of_scaled(picture, scaled, (left, top, left + width, top + height))
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip and mirror < 0.5 else picture
 
 

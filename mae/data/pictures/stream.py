@@ -13,7 +13,7 @@ from mae.data.files.listing import Listing
 from mae.data.files.stream import streamed
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
 from mae.data.files.workers import default_workers
-from mae.data.pictures.decode import read_picture, reason, to_array, with_channels
+from mae.data.pictures.decode import Decoding, reason, to_array
 from mae.data.pictures.geometry import CentreView, Geometry, geometry_of
 from mae.data.source import Augment, Batch
 from mae.errors import DataError
@@ -21,18 +21,18 @@ from mae.errors import DataError
 
 @dataclass(frozen=True)
 class PictureReader:
-    """One picture of a file, cropped by ``geometry`` from the original one, with ``channels``."""
+    """One picture of a file, cropped by ``geometry`` from the original one."""
 
     geometry: Geometry
-    channels: int
+    decoding: Decoding
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.channels, *self.geometry.size)
+        return (self.decoding.channels, *self.geometry.size)
 
     def examples(self, path: Path, generator: Generator) -> list[Tensor]:
         try:
-            picture = self.geometry(with_channels(read_picture(path), self.channels), generator)
+            picture = self.geometry(self.decoding(path), generator)
         except Exception as error:  # Pillow raises a dozen types on damaged files; each means: unusable
             raise DataError(reason(error, path)) from error
         return [torch.from_numpy(to_array(picture))]
@@ -50,14 +50,14 @@ class StreamedPictures:
         listing: Listing,
         geometry: Geometry | None = None,
         *,
-        channels: int = 3,
+        decoding: Decoding = Decoding(),  # noqa: B008, it is frozen
         seed: int = 0,
         workers: int | None = None,
         max_failed: float = MAX_FAILED,
     ) -> None:
-        if channels not in (1, 3):
-            raise DataError(f"channels={channels}: pictures are decoded to 1 or 3 channels.")
-        self.listing, self.geometry, self.channels, self.seed = listing, geometry or CentreView(), channels, seed
+        if decoding.channels not in (1, 3):
+            raise DataError(f"channels={decoding.channels}: pictures are decoded to 1 or 3 channels.")
+        self.listing, self.geometry, self.decoding, self.seed = listing, geometry or CentreView(), decoding, seed
         self.workers = default_workers() if workers is None else workers
         self.classes = listing.classes
         self.labels = torch.tensor(listing.labels, dtype=torch.int64)
@@ -82,10 +82,10 @@ class StreamedPictures:
     def _again(self, listing: Listing, geometry: Geometry) -> StreamedPictures:
         return StreamedPictures(
             listing, geometry,
-            channels=self.channels, seed=self.seed, workers=self.workers, max_failed=self.tally.max_failed,
+            decoding=self.decoding, seed=self.seed, workers=self.workers, max_failed=self.tally.max_failed,
         )  # fmt: skip
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """One batch ``(B, C, h, w)`` for each index tensor of ``order``, without the unreadable pictures."""
-        reader = PictureReader(self.geometry, self.channels)
+        reader = PictureReader(self.geometry, self.decoding)
         return streamed(self.listing, reader, self.tally, order, device, seed=self.seed, workers=self.workers)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.utils.data import IterableDataset
 
-from mae.data.files.content import stamp_of
+from mae.data.files.content import content_of, stamp_of
 from mae.data.pictures.cache import VERSION, DecodedImages, decoded_pictures
-from mae.data.pictures.decode import read_picture
+from mae.data.pictures.decode import Decoding, read_picture
 from mae.data.source import DataSet, Holding, Splits, Use
 from mae.errors import DataError
 
@@ -31,7 +31,7 @@ class TimmData(DataSet):
     a study uses; all are read, so that one cache serves every part of them. ``classes`` is the number of labels.
     ``train_split`` and ``test_split`` are what the set calls its splits, ``val_split`` likewise, if it has three.
     Pre-training reads the training pictures. The name stands for the content: a copy that was altered by hand is
-    not told from another.
+    not told from another. A tar file, which has no name, counts by its bytes.
     """
 
     name: str | None
@@ -50,7 +50,8 @@ class TimmData(DataSet):
     def reads(self, use: Use) -> dict[str, object]:
         shared = {"name": self.name, "size": list(self.size), "channels": self.channels, "train": self.train_split}
         others = {} if use == "pretrain" else {"test": self.test_split, "val": self.val_split, "classes": self.classes}
-        return {**shared, **others}
+        tar = {"tar": content_of(Path(self.root).parent, [Path(self.root).name])} if not self.name and self.root else {}
+        return {**shared, **others, **tar}
 
     def holds(self) -> Holding | None:
         if self.name is None:
@@ -62,7 +63,7 @@ class TimmData(DataSet):
         height, width = self.size
 
         def decoded(split: str) -> DecodedImages:
-            return decoded_pictures(self._opened(split), cache, size=(height, width), channels=self.channels)
+            return decoded_pictures(self._opened(split), cache, size=(height, width), decoding=Decoding(self.channels))
 
         train, test = decoded(self.train_split), decoded(self.test_split)
         val = decoded(self.val_split) if self.val_split else None

@@ -15,6 +15,8 @@ import torch
 
 from mae.data.augment.compose import Compose
 from mae.data.files.listing import Listing
+from mae.data.pictures.decode import Decoding
+from mae.data.pictures.depth import white_of
 from mae.data.pictures.lists import catalogue
 from mae.data.pictures.stream import StreamedPictures
 from mae.data.source import Augment, Shifted, Source
@@ -146,4 +148,4 @@ def _shifted(found: Listing, view: Augment, classes: int, channels: int) -> Shif
             "shift to match."
         )
     chosen = None if classes == len(found.classes) else torch.tensor(among)
-    return Shifted(StreamedPictures(found, channels=channels), view, chosen)
+    return Shifted(StreamedPictures(found, decoding=Decoding(channels, white_of(found))), view, chosen)

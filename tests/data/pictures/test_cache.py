@@ -17,7 +17,7 @@ from PIL import Image
 from mae.data.files.workers import in_processes
 from mae.data.pictures import cache as cache_module
 from mae.data.pictures.cache import PictureFiles, decoded_pictures
-from mae.data.pictures.decode import cover, read_picture, to_array
+from mae.data.pictures.decode import Decoding, cover, read_picture, to_array
 from mae.data.pictures.lists import pictures_in
 from mae.errors import DataError
 from tests.data.pictures.picture_writer import damage, draw
@@ -55,7 +55,7 @@ def test_a_changed_file_or_geometry_is_another_cache(folder: Path, tmp_path: Pat
     cache = tmp_path / "cache"
     decoded_pictures(pictures_in(folder).train, cache, size=(8, 8))
     decoded_pictures(pictures_in(folder).train, cache, size=(9, 9))
-    decoded_pictures(pictures_in(folder).train, cache, size=(8, 8), channels=1)
+    decoded_pictures(pictures_in(folder).train, cache, size=(8, 8), decoding=Decoding(1))
     draw(folder / "train" / "cat" / "0.png", seed=99)
     changed = decoded_pictures(pictures_in(folder).train, cache, size=(8, 8))
     assert len(list(cache.glob("*.bin"))) == 4
@@ -157,7 +157,7 @@ def test_a_killed_worker_is_one_sentence_not_a_hang() -> None:
         list(in_processes(die, 0, [9], workers=1))
 
 
-@pytest.mark.parametrize("wrong", [{"size": (0, 8)}, {"size": (8, 8), "channels": 2}])
+@pytest.mark.parametrize("wrong", [{"size": (0, 8)}, {"size": (8, 8), "decoding": Decoding(2)}])
 def test_bad_geometry_is_refused(folder: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="1 or 3 channels"):
         decoded_pictures(pictures_in(folder).train, tmp_path, **wrong)

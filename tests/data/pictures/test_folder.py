@@ -15,7 +15,7 @@ from mae.data.augment.compose import Compose, staged
 from mae.data.augment.crops import CenterCrop, CentreOfResized, FixedSizeCrop, RandomResizedCrop
 from mae.data.builtin.photographs import CLASSES, WhichPhotograph
 from mae.data.part import part_of
-from mae.data.pictures import stream
+from mae.data.pictures import decode
 from mae.data.pictures.decode import read_picture
 from mae.data.pictures.folder import DecodedFolder, StreamedFolder
 from mae.data.pictures.geometry import CentreView, FixedView, RandomView
@@ -88,7 +88,7 @@ def test_decoded_and_streamed_parts_are_the_same_pictures(folder: str, tmp_path:
 
 def test_streaming_a_part_decodes_and_reports_on_no_other_file(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(stream, "read_picture", lambda path: read.append(path) or read_picture(path))
+    monkeypatch.setattr(decode, "read_picture", lambda path, *limit: read.append(path) or read_picture(path, *limit))
     part = part_of(StreamedFolder(root=folder, channels=3, train=3, test=4)(Path()).train, 3, KEY)
     assert isinstance(part, StreamedPictures)
     (Path(folder) / part.listing.names[1]).write_bytes(b"")

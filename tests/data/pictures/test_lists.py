@@ -29,14 +29,14 @@ def test_numbered_classes_are_ordered_by_value(tmp_path: Path) -> None:
 
 
 def test_every_documented_suffix_is_listed_and_read(tmp_path: Path) -> None:
-    for suffix in ("jpg", "JPEG", "png", "bmp", "webp", "tif", "tiff", "gif"):
+    for suffix in ("jpg", "JPEG", "png", "bmp", "webp", "tif", "tiff", "gif", "jfif", "pgm", "ppm"):
         draw(tmp_path / "train" / "x" / f"a.{suffix}")
     draw(tmp_path / "test" / "x" / "a.png")
     (tmp_path / "train" / "x" / "notes.txt").write_text("no picture")
     (tmp_path / "train" / "x" / "._a.jpg").write_bytes(b"resource fork")
     listing = pictures_in(tmp_path).train
-    assert len(listing) == 8
-    assert all(with_channels(read_picture(listing.path(row)), 3).size == (40, 30) for row in range(8))
+    assert len(listing) == 11
+    assert all(with_channels(read_picture(listing.path(row)), 3).size == (40, 30) for row in range(11))
 
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:

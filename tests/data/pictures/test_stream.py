@@ -96,7 +96,7 @@ def test_what_workers_receive_can_be_sent_to_a_fresh_process(tmp_path: Path) -> 
     for split in ("train", "test"):
         draw(tmp_path / split / "x" / "ünïcode 名.png")
     source = StreamedPictures(pictures_in(tmp_path).train, RandomView((8, 8)), workers=0)
-    reader = pickle.loads(pickle.dumps(PictureReader(source.geometry, source.channels)))
+    reader = pickle.loads(pickle.dumps(PictureReader(source.geometry, source.decoding)))
     (batch,) = source.batches([torch.tensor([0])], CPU)
     (generator,) = generators(0, [0])
     assert torch.equal(reader.examples(source.listing.path(0), generator)[0], batch.images[0])
