@@ -122,6 +122,10 @@ class Stage(ABC):
         ]
         if wrong:
             raise ValueError(f"{held.where} has not as many samples as are asked for: choose {', '.join(wrong)}")
+        if not held.classes and self.side != PRETRAIN:
+            raise ValueError(
+                f"{held.where} has no labels, which {self.name} trains on: add them, in a list as a column"
+            )
         if held.classes and data.classes != held.classes:  # samples for pre-training may have none
             raise ValueError(
                 f"{held.where} has {held.classes} classes, the spec says {data.classes}: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,6 +36,16 @@ class DecodeReport:
                 f"{max_failed} allowed (first: {printable(name)}: {why}); run `python -m mae.data.check` "
                 "(`--clips` for clips), then repair or remove these files."
             )
+
+
+def check_missing(file: Path, root: Path, missing: Sequence[tuple[str, str]], total: int) -> None:
+    """DataError when a list names more files that are not there, each with its place in it, than may be unreadable."""
+    if len(missing) > MAX_FAILED * total:
+        place, name = missing[0]
+        raise DataError(
+            f"{file}, {place}: {root / name} does not exist, nor do {len(missing) - 1} others of {total}; check where "
+            f"paths start (a share of {MAX_FAILED} may be missing)."
+        )
 
 
 class Tally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mae.data.files import folders
 from mae.data.files.folders import SPLITS, Catalogue, Entry, sides_of, split_named
 from mae.data.files.listing import Sides, class_order
+from mae.data.files.tally import check_missing
 from mae.data.pictures.decode import SUFFIXES
 from mae.errors import DataError
 
@@ -29,7 +30,12 @@ def catalogue(root: Path | str) -> Catalogue:
 
 def pictures_in(root: Path | str, *, val_share: float = 0.0, test_share: float = 0.0) -> Sides:
     """The pictures of a folder or a list by side, as ``sides_of`` says."""
-    return sides_of(catalogue(root), val_share=val_share, test_share=test_share)
+    found = catalogue(root)
+    if not found.root.is_dir():  # a list, which may name what is not there
+        names = [(f"line {line}", entry.name) for line, entry in enumerate(found.entries, 2)]
+        missing = [named for named in names if not (found.folder / named[1]).exists()]
+        check_missing(found.root, found.folder, missing, len(names))
+    return sides_of(found, val_share=val_share, test_share=test_share)
 
 
 def _read_list(path: Path) -> Catalogue:

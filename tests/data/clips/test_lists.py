@@ -61,6 +61,59 @@ def test_labels_may_be_names_or_absent(root: Path) -> None:
     assert (bare.classes, bare.labels) == ((), (-1, -1))
 
 
+SAME = (("a.mp4", "c,c.mp4", "d/d.webm"), (1, 0, 2))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("video,label", "a.mp4,1", "c,c.mp4,0", "d/d.webm,2"),
+        ("clip;class", "a.mp4;1", "c,c.mp4;0", "d/d.webm;2"),
+        ("video label", "a.mp4 1", "c,c.mp4 0", "d/d.webm 2"),
+        ("label,path", "1,a.mp4", '0,"c,c.mp4"', "2,d/d.webm"),
+        ("path frames label", "a.mp4 90 1", "c,c.mp4 80 0", "d/d.webm 70 2"),
+        ("a.mp4 0 1", "c,c.mp4 0 0", "d/d.webm 0 2"),
+        ("a.mp4,90,1", "c,c.mp4,80,0", "d/d.webm,70,2"),
+    ],
+    ids=lambda lines: lines[0],
+)
+def test_headers_and_numbers_of_frames_are_passed_over(lines: tuple[str, ...], root: Path) -> None:
+    listing = clips_in_list(text(root / "list.csv", *lines))
+    assert (listing.names, listing.labels) == SAME
+
+
+@pytest.mark.parametrize("delimiter", [" ", ",", ";", "\t"])
+def test_commas_and_spaces_inside_paths_are_theirs(delimiter: str, tmp_path: Path) -> None:
+    names = ("down hill, (fast)/train 0.mp4", "down hill, (fast)/a;b, 1.mp4", "up/2, 3.mp4")
+    touch(*(tmp_path / name for name in names))
+    listing = clips_in_list(text(tmp_path / "l.csv", *(f"{n}{delimiter}{i}" for i, n in enumerate(names))))
+    assert (listing.names, listing.labels) == (names, (0, 1, 2))
+
+
+def test_the_official_list_for_pretraining_has_no_labels(root: Path) -> None:
+    listing = clips_in_list(text(root / "list.csv", "a.mp4 0 -1", "b b.mp4 0 -1", "c,c.mp4 0 -1"))
+    assert (listing.names, listing.labels) == (("a.mp4", "b b.mp4", "c,c.mp4"), (-1, -1, -1))
+
+
+def test_folders_of_frames_stand_with_their_number_and_label(tmp_path: Path) -> None:
+    touch(*(tmp_path / "frames" / str(n) / "1.jpg" for n in (1, 2)), tmp_path / "frames" / "3 12" / "1.jpg")
+    listing = clips_in_list(text(tmp_path / "list.csv", "frames/1 120 5", "frames/2 80 0", "frames/3 12 4"))
+    assert (listing.names, listing.labels) == (("frames/1", "frames/2", "frames/3 12"), (5, 0, 4))
+
+
+def test_up_to_a_twentieth_of_the_clips_may_be_missing(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{number}.mp4" for number in range(38)))
+    lines = [f"{number}.mp4 0" for number in range(40)]
+    assert len(clips_in_list(text(tmp_path / "list.csv", *lines))) == 40
+    with pytest.raises(DataError, match=r"line 39: .*38\.mp4 does not exist, nor do 2 others of 41; check where paths"):
+        clips_in_list(text(tmp_path / "list.csv", *lines, "40.mp4 0"))
+
+
+def test_a_header_without_a_path_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1: the header 'class,label' names no path"):
+        clips_in_list(text(root / "list.csv", "class,label", "a.mp4,1"))
+
+
 def test_paths_start_from_the_root_that_is_given(root: Path, tmp_path: Path) -> None:
     listing = clips_in_list(text(tmp_path / "elsewhere" / "list.csv", "a.mp4,0"), root=root)
     assert listing.path(0).exists()
@@ -69,7 +122,7 @@ def test_paths_start_from_the_root_that_is_given(root: Path, tmp_path: Path) -> 
 MISTAKES = {
     "another delimiter further down": (("a.mp4,1", "d/d.webm;2"), {}, "line 2: .*a comma"),
     "a wrong delimiter that was asked for": (("a.mp4,1",), {"delimiter": ";"}, "line 1: .*a semicolon"),
-    "a field too many": (("a.mp4,1", "d/d.webm,30,2"), {}, "line 2: .*a comma"),
+    "a field too many": (("a.mp4,1", "d/d.webm,often,2"), {}, "line 2: .*a comma"),
     "an unknown delimiter": (("a.mp4|1",), {}, "line 1: .*neither a clip nor"),
     "a label past the last": (
         ("a.mp4,0", "d/d.webm,5"),
@@ -132,7 +185,7 @@ def test_something_something_is_read_by_template(something: dict[str, Path], tmp
     ("items", "message"),
     [
         ([{"id": "1", "template": "Eating [something]"}], "entry 1: the label 'Eating something' is not among the 2"),
-        ([{"id": "1"}, {"id": "9"}], "entry 2: .*no clip named 9"),
+        ([{"id": "1"}, {"id": "9"}], "entry 2: .*/9 does not exist"),
         ([{"name": "1"}], "entry 1: it has no id"),
         ([], "line 1: the list is empty"),
     ],
