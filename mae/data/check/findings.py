@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from mae.data.files.folders import Catalogue, Entry
+from mae.data.files.folders import Catalogue, Entry, sides_of
 from mae.data.files.listing import printable
 from mae.disk import write_text
+from mae.errors import DataError
 
 SHOWN = 10  # findings of a kind on the terminal; the JSON report has all
 TITLES = {
+    "refused": "reasons why a run refuses the set",
     "unreadable": "unreadable files",
     "short": "clips with too few frames",
     "leakage": "identical files in training and testing (leakage)",
@@ -35,7 +37,8 @@ class VerifyReport:
     ``leakage``, ``mislabelled`` and ``duplicates`` hold groups of names with the same bytes; a group stands
     in the first of the three that applies. ``sizes``: (width, height) with counts, ``channels`` likewise;
     ``counts``: files by split and class; ``other_files``: files of another kind, by suffix. Of clips ``frames`` counts
-    those of each length, ``readers`` those that each reader reads, ``short`` names those that are too short.
+    those of each length, ``readers`` those that each reader reads, ``short`` names those that are too short. ``refused`` are the words in which
+    a run refuses the set as a whole.
     """
 
     root: str
@@ -56,6 +59,7 @@ class VerifyReport:
     short: tuple[tuple[str, str], ...] = ()
     frames: dict[int, int] = field(default_factory=dict)
     readers: dict[str, int] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
 
     @property
     def problems(self) -> dict[str, Sequence[tuple[str, ...] | str]]:
@@ -110,6 +114,24 @@ class Seen(NamedTuple):
     failure: str
     frames: int = 1
     reader: str = ""
+
+
+class Shares(NamedTuple):
+    """The shares of training that a run is told to keep apart."""
+
+    val: float = 0.0
+    test: float = 0.0
+
+
+def refusal(found: Catalogue, shares: Shares) -> tuple[str, ...]:
+    """Why a run refuses a set as a whole, in its own words; missing classes and sides are found besides."""
+    try:
+        sides = sides_of(found, val_share=shares.val, test_share=shares.test)
+    except DataError as error:
+        return (str(error),)
+    if not sides.train.classes:
+        return (f"{found.root} has no labels, which every evaluation trains on; add them",)
+    return ()
 
 
 def report_of(found: Catalogue, seen: dict[str, Seen]) -> VerifyReport:

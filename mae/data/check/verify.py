@@ -12,27 +12,35 @@ import hashlib
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from mae.data.check.findings import Seen, VerifyReport, report_of
+from mae.data.check.findings import Seen, Shares, VerifyReport, refusal, report_of
 from mae.data.check.verify_clips import listed_clips, verify_clips
 from mae.data.files.folders import Catalogue, Entry
 from mae.data.files.listing import Listing, printable
 from mae.data.files.workers import default_workers, in_processes
-from mae.data.pictures.decode import channels_of, read_picture, reason
+from mae.data.pictures.decode import MAX_PIXELS, Decoding, channels_of, read_picture, reason
+from mae.data.pictures.depth import white_of
 from mae.data.pictures.lists import catalogue
 
 CHUNK = 256
 
 
 def verify(
-    source: Path | str | Catalogue | Listing, *, workers: int | None = None, progress: bool = False
+    source: Path | str | Catalogue | Listing,
+    *,
+    workers: int | None = None,
+    progress: bool = False,
+    shares: Shares = Shares(),  # noqa: B008, it is immutable
+    max_pixels: int = MAX_PIXELS,
 ) -> VerifyReport:
-    """Read and decode every picture of a folder, of a list file, or of what was read from one.
+    """Read every picture of a folder, of a list file, or of what was read from one, as a run reads it.
 
-    Raises DataError when ``source`` is neither a folder nor a list, RuntimeError when a process is killed.
+    ``shares`` and ``max_pixels`` are those that the run is given. Raises DataError when ``source`` is neither a folder
+    nor a list, RuntimeError when a process is killed.
     """
     found = _as_catalogue(source)
     root = found.folder
@@ -41,11 +49,13 @@ def verify(
         workers = default_workers() if len(names) >= 2 * CHUNK else 0
     chunks = [names[first : first + CHUNK] for first in range(0, len(names), CHUNK)]
     seen: dict[str, Seen] = {}
+    refused = () if isinstance(source, Listing) else refusal(found, shares)
+    decoding = Decoding(3, white_of(Listing(root, tuple(names), (), ())), max_pixels)
     with tqdm(total=len(names), unit="file", desc="verifying", disable=not progress) as bar:
-        for chunk, results in zip(chunks, in_processes(_look, root, chunks, workers), strict=True):
+        for chunk, results in zip(chunks, in_processes(_look, (root, decoding), chunks, workers), strict=True):
             seen.update(zip(chunk, results, strict=True))
             bar.update(len(chunk))
-    return report_of(found, seen)
+    return replace(report_of(found, seen), refused=refused)
 
 
 def _as_catalogue(source: Path | str | Catalogue | Listing) -> Catalogue:
@@ -58,15 +68,17 @@ def _as_catalogue(source: Path | str | Catalogue | Listing) -> Catalogue:
     return Catalogue(source.root, entries, {"": source.classes})
 
 
-def _look(root: Path, names: list[str]) -> list[Seen]:
+def _look(context: tuple[Path, Decoding], names: list[str]) -> list[Seen]:
     """Read, hash and decode each file once."""
+    root, decoding = context
     results = []
     for name in names:
         path, digest = root / name, ""
         try:
             content = path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()
-            picture = read_picture(io.BytesIO(content))
+            picture = read_picture(io.BytesIO(content), decoding.max_pixels)
+            decoding.converted(picture)  # which refuses what has no 8-bit form
             results.append(Seen(digest, channels_of(picture), f"{picture.width}x{picture.height}", ""))
         except Exception as error:  # Pillow raises a dozen types on damaged files; each means: unreadable
             results.append(Seen(digest, 0, "", reason(error, path)))
@@ -91,7 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Something-Something's JSON: the first is for training, a second for testing",
     )
     parser.add_argument("--clips", action="store_true", help="look at clips")
-    parser.add_argument("--frames", metavar="N", type=int, default=2, help="frames that a clip must have (default 2)")
+    parser.add_argument("--frames", metavar="N", type=int, default=2, help="frames that a model sees (default 2)")
+    parser.add_argument(
+        "--sampling",
+        choices=["uniform", "dense"],
+        default="uniform",
+        help="one frame of each of N segments, for which a clip must have N; or N at a stride, past the end the last",
+    )
+    parser.add_argument("--val-share", metavar="X", type=float, default=0.0, help="data.source.val_share of the run")
+    parser.add_argument("--test-share", metavar="X", type=float, default=0.0, help="data.source.test_share of the run")
+    parser.add_argument("--max-pixels", metavar="N", type=int, default=MAX_PIXELS, help="data.source.max_pixels")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="Something-Something's labels, for JSON lists")
     parser.add_argument("--report", metavar="FILE.json", type=Path, help="write all findings here")
     parser.add_argument("--workers", metavar="N", type=int, default=None, help="processes, 0 for none")
@@ -113,12 +134,25 @@ def _pictures(options: argparse.Namespace) -> VerifyReport:
     if len(options.list) > 1:
         raise ValueError(f"--list is given {len(options.list)} times; pictures take one, with a column split.")
     found = _listed(options.list[0], options.path) if options.list else catalogue(options.path)
-    return verify(found, workers=options.workers, progress=sys.stderr.isatty())
+    shares = Shares(options.val_share, options.test_share)
+    return verify(
+        found,
+        workers=options.workers,
+        progress=sys.stderr.isatty(),
+        shares=shares,
+        max_pixels=options.max_pixels,
+    )
 
 
 def _clips(options: argparse.Namespace) -> VerifyReport:
     found = listed_clips(options.list, options.path, options.labels) if options.list else options.path
-    return verify_clips(found, least=options.frames, workers=options.workers, progress=sys.stderr.isatty())
+    return verify_clips(
+        found,
+        least=options.frames if options.sampling == "uniform" else min(2, options.frames),
+        workers=options.workers,
+        progress=sys.stderr.isatty(),
+        shares=Shares(options.val_share, options.test_share),
+    )
 
 
 def _listed(file: Path, root: Path) -> Catalogue:

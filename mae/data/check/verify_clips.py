@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mae.data.check.findings import Seen, VerifyReport, report_of
+from mae.data.check.findings import Seen, Shares, VerifyReport, refusal, report_of
 from mae.data.clips.lists import clips_in_json, clips_in_list
 from mae.data.clips.readers.frame_folder import FRAME_SUFFIXES, is_frame
 from mae.data.clips.video import LIMIT, SUFFIXES, Video, in_threads
@@ -33,6 +33,7 @@ def verify_clips(
     workers: int | None = None,
     limit: float = LIMIT,
     progress: bool = False,
+    shares: Shares = Shares(),  # noqa: B008, it is immutable
 ) -> VerifyReport:
     """Decode every clip of a folder, or of what ``listed_clips`` read; with fewer than ``least`` frames it is short.
 
@@ -51,6 +52,7 @@ def verify_clips(
     whole = {name: result.frames for name, result in seen.items() if not result.failure}
     return replace(
         report_of(found, seen),
+        refused=refusal(found, shares),
         channels={},  # every clip is decoded to three
         frames=dict(Counter(whole.values()).most_common()),
         readers=dict(Counter(result.reader for result in seen.values() if not result.failure).most_common()),

@@ -69,6 +69,7 @@ def catalogue(root: Path, suffixes: frozenset[str], parts: frozenset[str] = froz
             raise DataError(f"{root} has both {folders[split]}/ and {item.name}/; keep one as its {split} split.")
         if split:
             folders[split] = item.name
+    _check_lone_split(root, folders, suffixes, parts)
     entries: list[Entry] = []
     classes: dict[str, tuple[str, ...]] = {}
     ignored: list[str] = []
@@ -84,6 +85,20 @@ def catalogue(root: Path, suffixes: frozenset[str], parts: frozenset[str] = froz
                 else:
                     ignored.append(name)
     return Catalogue(root, tuple(entries), classes, tuple(ignored))
+
+
+def _check_lone_split(root: Path, folders: dict[str, str], suffixes: frozenset[str], parts: frozenset[str]) -> None:
+    """DataError when one folder has the name of a split and stands beside classes: it may be a class of that name."""
+    if len(folders) != 1:
+        return
+    ((split, name),) = folders.items()
+    beside = [item.name for item in _scan(root) if item.is_dir() and item.name != name]
+    other = next((label for label in beside if any(wanted for _, wanted in _walk(root, label, suffixes, parts))), None)
+    if other is not None:
+        raise DataError(
+            f"{root}: {name}/ may be the {split} split, or a class beside {other}/; move the classes into train/, or "
+            f"{other}/ away."
+        )
 
 
 def sides_of(found: Catalogue, *, val_share: float = 0.0, test_share: float = 0.0) -> Sides:
@@ -152,18 +167,21 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((item for item in scan if not item.name.startswith(".")), key=lambda item: item.name)
 
 
-def _walk(root: Path, folder: str, suffixes: frozenset[str], parts: frozenset[str]) -> Iterator[tuple[str, bool]]:
-    """Names below ``folder``, relative to ``root``, and whether each is wanted; folder links end it."""
+def _walk(
+    root: Path, folder: str, suffixes: frozenset[str], parts: frozenset[str], above: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, bool]]:
+    """Names below ``folder``, relative to ``root``, and whether each is wanted; a link to a folder ``above`` is not."""
+    above |= {os.path.realpath(root / folder)}
     for item in _scan(root / folder):
         name = _join(folder, item.name)
         wanted = Path(item.name).suffix.lower() in suffixes
         if item.is_dir():
-            if wanted or item.is_symlink():
+            if wanted or (item.is_symlink() and os.path.realpath(item.path) in above):
                 yield name, False
             elif parts and _holds_parts(Path(item.path), suffixes, parts):
                 yield name, True
             else:
-                yield from _walk(root, name, suffixes, parts)
+                yield from _walk(root, name, suffixes, parts, above)
         else:
             yield name, wanted
 

@@ -187,7 +187,12 @@ def test_bad_usage_is_exit_code_two_and_one_line(
 
 def test_the_command_reads_a_list_from_another_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere.csv").write_text("path,label\ntrain/cat/0.jpg,cat\ntrain/dog/0.jpg,dog\n")
-    assert main([str(folder), "--list", str(tmp_path / "elsewhere.csv")]) == 0
+    arguments = [str(folder), "--list", str(tmp_path / "elsewhere.csv")]
+    assert main(arguments) == 1  # a run refuses it, too
+    (tmp_path / "elsewhere.csv").write_text(
+        "path,label,split\ntrain/cat/0.jpg,cat,train\ntrain/dog/0.jpg,dog,train\ntest/cat/0.jpg,cat,Validation\n"
+    )
+    assert main(arguments) == 0
 
 
 def test_help_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
