@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -16,9 +17,10 @@ from mae.data.augment.crops import CenterCrop
 from mae.data.builtin.digits_on_photos import DigitsOnPhotos
 from mae.data.builtin.moving_digits import MovingDigits
 from mae.data.builtin.photographs import WhichPhotograph
-from mae.data.clips.sets import ClipFolder, ClipList
+from mae.data.clips.sets import ClipFolder, ClipList, SomethingSomething
 from mae.data.pictures.decode import MAX_PIXELS
 from mae.data.pictures.folder import DecodedFolder, StreamedFolder
+from mae.data.pictures.timm import TimmData
 from mae.data.robustness.corruptions import Negative
 from mae.data.robustness.shifts import Changed, Folder
 from mae.data.source import DataSet, Splits, Use, identity_of
@@ -141,6 +143,96 @@ def test_inverted_labels_in_a_list_are_another_evaluation_and_the_same_pretraini
     listed(tmp_path, {"train": "a.mp4\t1\nb.mp4\t0\n"})
     assert identity_of(data, "pretrain") == before["pretrain"]
     assert identity_of(data, "evaluate") != before["evaluate"]
+
+
+INVERTED = {
+    "txt": ("a.mp4 0\nb.mp4 1\n", "a.mp4 1\nb.mp4 0\n", "c.mp4 0\n"),
+    "csv": ("video,label\na.mp4,run\nb.mp4,swim\n", "video,label\na.mp4,swim\nb.mp4,run\n", "c.mp4,run\n"),
+    "lst": ("a.mp4 9 0\nb.mp4 9 1\n", "a.mp4 9 1\nb.mp4 9 0\n", "c.mp4 9 0\n"),
+    "tsv": ("a.mp4\t0\nb.mp4\t1\n", "b.mp4\t1\na.mp4\t0\n", "c.mp4\t0\n"),  # another order draws other batches
+}
+
+
+@pytest.mark.parametrize("suffix", INVERTED)
+def test_other_labels_in_a_list_of_any_kind_are_another_evaluation(tmp_path: Path, suffix: str) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.mp4").write_text(name)
+    train, inverted, test = INVERTED[suffix]
+    data = listed(tmp_path, {"train": train, "test": test}, suffix)
+    before = {use: identity_of(data, use) for use in USES}
+    listed(tmp_path, {"train": inverted}, suffix)
+    assert identity_of(data, "evaluate") != before["evaluate"]
+    assert (identity_of(data, "pretrain") == before["pretrain"]) == (suffix != "tsv")
+
+
+@pytest.mark.parametrize("what", ["entries", "labels"])
+def test_other_labels_in_json_are_another_evaluation(tmp_path: Path, what: str) -> None:
+    (tmp_path / "videos").mkdir()
+    for number in (1, 2):
+        (tmp_path / "videos" / f"{number}.webm").write_text(str(number))
+
+    def write(order: tuple[str, str], numbers: tuple[str, str]) -> None:
+        entries = [{"id": str(number + 1), "template": template} for number, template in enumerate(order)]
+        for name in ("train", "test"):
+            (tmp_path / f"{name}.json").write_text(json.dumps(entries))
+        (tmp_path / "labels.json").write_text(json.dumps(dict(zip(("up", "down"), numbers, strict=True))))
+
+    write(("up", "down"), ("0", "1"))
+    data = SomethingSomething(
+        root=str(tmp_path), train=2, test=2, short_side=8,
+        train_list="train.json", test_list="test.json", labels="labels.json", videos="videos",
+    )  # fmt: skip
+    before = {use: identity_of(data, use) for use in USES}
+    write(("down", "up") if what == "entries" else ("up", "down"), ("1", "0") if what == "labels" else ("0", "1"))
+    after = {use: identity_of(data, use) == before[use] for use in USES}
+    assert after == {"pretrain": True, "evaluate": False}
+
+
+@pytest.mark.parametrize("start", ["", "absolute"])
+def test_other_labels_or_pictures_in_a_list_of_pictures_are_other_data(root: Path, tmp_path: Path, start: str) -> None:
+    place = f"{root}/" if start else "data/"
+    rows = [f"{place}{split}/{kind}/{n}.bmp,{kind},{split}" for split in ("train", "test") for kind in ("cat", "dog")
+            for n in range(2)]  # fmt: skip
+    file = tmp_path / "list.csv"
+    file.write_text("\n".join(["path,label,split", *rows]))
+    before = {use: identity_of(pictures(file), use) for use in USES}
+    file.write_text("\n".join(["path,label,split", *(row.replace(",cat,", ",dog,") for row in rows[:1]), *rows[1:]]))
+    relabelled = {use: identity_of(pictures(file), use) == before[use] for use in USES}
+    assert relabelled == {"pretrain": True, "evaluate": False}
+    Image.fromarray(np.full((9, 9, 3), 7, np.uint8)).save(root / "train" / "cat" / "0.bmp")
+    assert identity_of(pictures(file), "pretrain") != before["pretrain"]
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "ppm"])
+def test_a_spot_on_a_large_picture_that_is_not_compressed_is_another_picture(tmp_path: Path, suffix: str) -> None:
+    pixels = np.zeros((300, 300, 3), np.uint8)
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / split / "a" / f"0.{suffix}")
+    before = identity_of(pictures(tmp_path), "pretrain")
+    pixels[80, 100] = 255
+    Image.fromarray(pixels).save(tmp_path / "train" / "a" / f"0.{suffix}")
+    assert identity_of(pictures(tmp_path), "pretrain") != before
+
+
+def test_a_frame_replaced_in_a_folder_of_frames_is_another_clip(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for frame in range(3):
+            path = tmp_path / split / "a" / "clip" / f"{frame}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((9, 9, 3), frame, np.uint8)).save(path)
+    data = ClipFolder(root=str(tmp_path), train=1, test=1, short_side=8)
+    before = identity_of(data, "pretrain")
+    Image.fromarray(np.full((9, 9, 3), 9, np.uint8)).save(tmp_path / "train" / "a" / "clip" / "1.bmp")
+    assert identity_of(data, "pretrain") != before
+
+
+def test_another_tar_file_is_other_data(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"one")
+    data = TimmData(name="", root=str(tmp_path / "a.tar"), size=[8, 8], channels=3, classes=2, train=1, test=1)
+    before = {use: identity_of(data, use) for use in USES}
+    (tmp_path / "a.tar").write_bytes(b"two")
+    assert all(identity_of(data, use) != before[use] for use in USES)
 
 
 @pytest.mark.parametrize("absolute", [False, True])

@@ -37,8 +37,8 @@ class VerifyReport:
     ``leakage``, ``mislabelled`` and ``duplicates`` hold groups of names with the same bytes; a group stands
     in the first of the three that applies. ``sizes``: (width, height) with counts, ``channels`` likewise;
     ``counts``: files by split and class; ``other_files``: files of another kind, by suffix. Of clips ``frames`` counts
-    those of each length, ``readers`` those that each reader reads, ``short`` names those that are too short. ``refused`` are the words in which
-    a run refuses the set as a whole.
+    those of each length, ``readers`` those that each reader reads, ``short`` names those that are too short.
+    ``refused`` are the words in which a run refuses the set as a whole.
     """
 
     root: str

@@ -16,6 +16,8 @@ from mae.data.files.workers import default_workers
 from mae.disk import write_text
 
 WHOLE = 1 << 16  # files of up to so many bytes are read whole
+#: Files whose bytes are pixels, by the end of the name: a part of one changes without the others, so all are read.
+UNPACKED = frozenset(".bmp .tif .tiff .pgm .ppm .gif".split())  # noqa: SIM905
 PIECES, PIECE = 8, 1 << 12  # of a larger one so many pieces of so many bytes, from its first byte to its last
 
 _memory: dict[str, str] = {}
@@ -49,9 +51,9 @@ def stamp_of(root: Path, names: Sequence[str]) -> str:
 def content_of(root: Path, names: Sequence[str]) -> str:
     """16 hex digits over what the files hold, in their order and without their names. A missing file counts as such.
 
-    A file of more than 64 KiB counts by its size and eight pieces of 4 KiB spread over it: encoded pictures and clips
-    that differ anywhere differ there. Of a folder, a clip that is kept as pictures, all files count, by name. Files
-    that were not touched since an earlier call are not read again.
+    A compressed file of more than 64 KiB counts by its size and eight pieces of 4 KiB spread over it: encoded pictures
+    and clips that differ anywhere differ there. Of a folder, a clip that is kept as pictures, all files count, by name.
+    Files that were not touched since an earlier call are not read again.
     """
     stamp = stamp_of(root, names)
     kept = _folder / f"content-{stamp}.txt" if _folder else None
@@ -79,8 +81,9 @@ def _piecewise(path: Path) -> bytes:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             digest.update(str(size).encode())
-            if size <= WHOLE:
-                digest.update(file.read())
+            if size <= WHOLE or path.suffix.lower() in UNPACKED:
+                while part := file.read(1 << 20):
+                    digest.update(part)
             else:
                 for piece in range(PIECES):
                     file.seek((size - PIECE) * piece // (PIECES - 1))
