@@ -1,4 +1,4 @@
-"""Weights from files are looked at when a table is planned: they fit, and are told once, or are refused."""
+"""Weights from files are looked at when a table is planned: they fit and are told once, or are refused."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def read_picture(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image
     """
     # Other libraries switch it on for the whole process: grey filler would stand where pixels are missing.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = max_pixels
+    Image.MAX_IMAGE_PIXELS = None  # the limit below takes its place, with words that help
     with Image.open(source) as picture:
         if picture.width * picture.height > max_pixels:
             raise ValueError(
@@ -165,4 +165,4 @@ def part_of_scaled(picture: Image.Image, scaled: tuple[int, int], box: tuple[int
 def to_array(picture: Image.Image) -> NDArray[np.uint8]:
     """``(C, H, W)`` uint8."""
     pixels = np.asarray(picture, dtype=np.uint8)
-    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+    return pixels[None].copy() if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -41,7 +41,7 @@ def _highest(path: Path) -> int:
     """The highest value of a picture of 16 bits, 0 of another or an unreadable one, which is named when it is read."""
     try:
         with Image.open(path) as picture:
-            deep = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
+            deep = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
         return int(np.asarray(read_picture(path)).max()) if deep else 0
     except Exception:  # Pillow raises a dozen types
         return 0
