@@ -128,6 +128,19 @@ def test_what_is_used_of_a_folder_is_told_and_its_classes_are_counted(tmp_path: 
         row_jobs(part_of_folder(tmp_path, 20, 24, 5, classes=3), ["finetune"])
 
 
+def test_a_list_without_labels_is_refused_before_training(tmp_path: Path) -> None:
+    for index in range(12):
+        Image.fromarray(np.full((8, 8, 3), index, dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    sides = [f"{index}.png,{'train' if index < 8 else 'test'}" for index in range(12)]
+    (tmp_path / "split.csv").write_text("\n".join(["path,split", *sides]))
+    overrides = (
+        "data=image_folder", f"data.source.root={tmp_path / 'split.csv'}", "data.classes=2", "data.decoded=[24,24]",
+        "data.input_size=[24,24]", "data.samples={pretrain: 8, train: 8, test: 4}",
+    )  # fmt: skip
+    with pytest.raises(SpecError, match=r"split\.csv has no labels, which finetune trains on"):
+        row_jobs(spec("mask_sampling", "random 75", "smoke", *overrides), ["finetune"])
+
+
 @pytest.mark.parametrize("how", [["data=clip_folder", "data.decoded=[8,8]"], ["data=clip_folder_streamed"]])
 def test_own_clips_are_decoded_once_or_streamed(how: list[str], tmp_path: Path) -> None:
     clip = write(tmp_path / "clip.mp4", numbered(24, 16, 24))
