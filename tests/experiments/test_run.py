@@ -19,6 +19,7 @@ from experiments.plan import plan, variant
 from experiments.preflight import offer_of
 from experiments.spec import spec_of
 from experiments.tracking import Tracker, measurements, tracking_uri
+from tests.experiments.fresh import files_are_there
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["ablation=decoder_depth", "scale=smoke", "row=1"]
@@ -106,7 +107,7 @@ import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch; torch.set_num_threads(1)
 from dataclasses import replace
-from experiments import run, work
+from experiments import run, tracking, work
 original = work.run_job
 count = 0
 def run_job(job, tracker, place, progress):
@@ -116,12 +117,12 @@ def run_job(job, tracker, place, progress):
     if {moment!r} == "between" and count == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     if job.stage == {moment!r}:
-        keep = work.Record.curve
+        keep = tracking.Record.curve
         def curve(self, step, values):
             keep(self, step, values)
             if step >= 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-        work.Record.curve = curve
+        tracking.Record.curve = curve
     original(job, tracker, place, progress)
 work.run_job = run_job
 sys.exit(run.main(sys.argv[1:]))
@@ -243,7 +244,8 @@ def test_plan_only_runs_nothing(out: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_default_row_is_planned_once_for_all_its_tables() -> None:
     ablations = [load_ablation("decoder_depth"), load_ablation("masking_ratio")]
-    jobs = plan(ablations, "desk", 1)
+    with files_are_there():
+        jobs = plan(ablations, "paper", 1)
     shared = [job for job in jobs if {cell.table for cell in job.cells} == {"decoder_depth", "masking_ratio"}]
     assert {job.stage for job in shared} == {"pretrain", "finetune", "linear"}
     assert {(cell.table, cell.row) for cell in shared[0].cells} == {("decoder_depth", "8"), ("masking_ratio", "75")}
@@ -253,6 +255,8 @@ def test_a_changed_spec_takes_the_old_run_out_of_the_table(out: Path, monkeypatc
     assert main(out, *SMOKE) == 0
     old = set(measurements(tracking_uri(out))["fingerprint"])
     monkeypatch.setattr("experiments.stages.stage.NUMERICS", 999)
+    for plans in (out / "cache").glob("plans-*.json"):
+        plans.unlink()  # they hold for the files of the project as they stand
     assert main(out, *SMOKE) == 0
     new = set(measurements(tracking_uri(out))["fingerprint"])
     assert len(new) == len(old) == 3

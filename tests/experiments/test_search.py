@@ -18,7 +18,7 @@ from experiments.preflight import offer_of
 from experiments.search import main
 from experiments.searching.space import Parameter, load_search, parse_search, space_of
 from experiments.searching.study import Result, Study, storage_url
-from experiments.spec import Spec, spec_of
+from experiments.spec import PRETRAIN, Spec, spec_of
 from experiments.tracking import Tracker, tracking_uri
 from mae.errors import NotFinite
 
@@ -93,15 +93,17 @@ def test_the_papers_ratio_is_the_first_trial_and_the_figure_is_drawn(out: Path, 
     assert all((out / "report" / "figures" / f"search_masking_ratio.{kind}").stat().st_size for kind in ("png", "svg"))
 
 
-def test_a_ratio_that_a_table_has_trained_is_not_trained_again(out: Path, executor: Executor) -> None:
-    tracker = Tracker(tracking_uri(out), out)
-    rows, precision = ["75", "50"], offer_of("auto").precision
-    executor(plan([load_ablation("masking_ratio")], "smoke", 1, rows=rows, precision=precision), tracker, None)
+def test_trials_are_tested_on_validation_data_and_never_on_the_test_set_of_tables(
+    out: Path, executor: Executor
+) -> None:
     assert search(out, "trials=2") == 0
-    assert len(executor.calls) == 1
-    assert [float(line["value"]) for line in table(out)] == [0.75, 0.5]
-    tags = [run.data.tags for run in tracker.runs("tags.stage = 'finetune'")]
-    assert {tag["table.search_masking_ratio"] for tag in tags} == {"0.75", "0.5"}
+    trained = [job for jobs in executor.calls for job in jobs]
+    assert [job.stage for job in trained] == [PRETRAIN, "finetune"] * 2
+    assert {job.spec.tested for job in trained} == {"val"}
+    assert {job.spec.data.samples["val"] for job in trained} == {32}
+    precision = offer_of("auto").precision
+    of_table = plan([load_ablation("masking_ratio")], "smoke", 1, rows=["75", "50"], precision=precision)
+    assert {job.fingerprint for job in trained}.isdisjoint(job.fingerprint for job in of_table)
 
 
 def test_runs_of_a_search_name_their_study_and_trial(out: Path, executor: Executor) -> None:
@@ -136,7 +138,8 @@ def test_plan_only_trains_nothing(out: Path, executor: Executor, capsys: pytest.
 
 
 def test_a_real_training_reports_the_metric_that_the_search_maximises(out: Path) -> None:
-    assert search(out, "trials=1", "data.samples.pretrain=32", "data.samples.train=20", "data.samples.test=20") == 0
+    few = ["data.samples.pretrain=32", "data.samples.train=20", "data.samples.test=20"]
+    assert search(out, "trials=1", *few) == 0
     (path,) = (out / "report" / "tables").glob("search_masking_ratio--*.csv")
     assert len(path.read_text().splitlines()) == 2
 
@@ -179,7 +182,7 @@ def test_the_last_trial_of_another_machine_is_left_to_it(tmp_path: Path) -> None
 
 
 def test_what_is_suggested_next_depends_on_the_finished_trials_alone(tmp_path: Path) -> None:
-    suggested = []
+    suggested: list[float] = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for _ in range(3):  # a new process for each trial of b, one for all of a
