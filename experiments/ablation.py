@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -107,6 +109,11 @@ class Ablation:
         return None if self.file.is_relative_to(CONF) else self.file.parent
 
 
+def expanded(text: str) -> str:
+    """A place as a person writes it: with ``~``, and with names of the environment (``$HOME``)."""
+    return os.path.expandvars(Path(text).expanduser())
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """``did you mean A or B?`` or, when nothing is near, the valid names."""
     valid = sorted(valid)
@@ -127,7 +134,7 @@ def load_ablation(name: str) -> Ablation:
     SpecError on an unknown name, and on a file that is not a table: it says which key of which file is wrong.
     """
     own = name.endswith((".yaml", ".yml"))
-    path = Path(name).expanduser().resolve() if own else CONF / "ablation" / f"{name}.yaml"
+    path = Path(expanded(name)).resolve() if own else CONF / "ablation" / f"{name}.yaml"
     if not own and name not in ablation_names():
         raise SpecError(f"unknown ablation {name!r}: {nearest(name, ablation_names())} A table of your own is a file: "
                         f"ablation=PATH.yaml")  # fmt: skip
@@ -158,7 +165,7 @@ def parse_ablation(raw: Any, path: Path) -> Ablation:
     }
     ablation: Ablation = typed(
         Ablation,
-        {**raw, "name": path.stem, "file": path, "columns": columns, "rows": rows},
+        {**raw, "name": short_name(path.stem), "file": path, "columns": columns, "rows": rows},
         where,
         {
             "paper": lambda value: {key: str(text) for key, text in (value or {}).items()},
@@ -245,6 +252,17 @@ def exists(row: Row, scale: str) -> bool:
 def scale_option(inputs: str, scale: str) -> str:
     """The file of ``conf/scale`` that composes ``inputs`` at ``scale``."""
     return f"{INPUTS[inputs]}{scale}"
+
+
+def short_name(text: str) -> str:
+    """``text`` as part of file names and of MLflow's keys: letters of English, digits and ``=.+-_,``, at most eighty.
+
+    Texts that differ in what is left out differ in a hash.
+    """
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "=.+-_,") else "_" for c in text)
+    if safe == text and len(safe) <= 80:
+        return safe
+    return f"{safe[:63]}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:16]}"
 
 
 def table_name(ablation: str, variant: str) -> str:

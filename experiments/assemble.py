@@ -13,7 +13,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
-from experiments.ablation import SpecError
+from experiments.ablation import SpecError, nearest
 from experiments.spec import Data, Section, Spec
 from mae.data.augment.clip_crops import crops
 from mae.data.augment.color import Normalise
@@ -24,7 +24,7 @@ from mae.data.part import part_of
 from mae.data.robustness.shifts import Shift
 from mae.data.source import Augment, DataSet, Shifted, Source, Splits, View, resident
 from mae.errors import DataError
-from mae.grid import Grid
+from mae.grid import POSITIONS, Grid
 from mae.methods import Method
 from mae.model import Encoder, Transformer
 from mae.train.machine import room_for_data
@@ -59,6 +59,8 @@ def grid_of(spec: Spec) -> Grid:
 def encoder_of(spec: Spec) -> Encoder:
     """A fresh encoder."""
     model = spec.model
+    if model.positions not in POSITIONS:
+        raise SpecError(f"unknown model.positions {model.positions!r}: {nearest(model.positions, POSITIONS)}")
     return Encoder(
         grid_of(spec),
         Transformer(**model.encoder),

@@ -1,7 +1,9 @@
-"""What the commands share: the output folder, what is left to run, exit statuses."""
+"""What the commands share: the folders they write to, what is left to run, exit statuses."""
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,18 +23,33 @@ if TYPE_CHECKING:
 
 def spec_keys() -> set[str]:
     """Keys of the spec that have no dot: groups, and the values that stand in config.yaml itself."""
-    return set(groups()) | set(yaml.safe_load((CONF / "config.yaml").read_text()))
+    return set(groups()) | set(yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8")))
 
 
-def make_out(out: Path) -> None:
-    """Create the output folder and prove that it can be written."""
+def home() -> Path:
+    """Where commands write unless they are told: the repository, or where it is installed the working directory."""
+    root = CONF.parent.parent
+    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def make_folder(key: str, folder: Path) -> None:
+    """Create a folder that a command writes to, given as ``key``, and prove that it can be written."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
         probe.write_bytes(b"\0" * 4096)
         probe.unlink(missing_ok=True)  # another process that starts now may have removed it
     except OSError as error:
-        raise SpecError(f"out={out} cannot be written: {error.strerror}; choose another out=PATH") from error
+        raise SpecError(f"{key}={folder} cannot be written: {error.strerror}; choose another {key}=PATH") from error
+
+
+def make_out(out: Path) -> None:
+    """Create the output folder; SpecError if it cannot be written, or a database cannot be named in it."""
+    if found := re.search(r"\?|%[0-9A-Fa-f]{2}", str(out)):
+        raise SpecError(
+            f"out={out} cannot hold a database, whose name may not have {found[0]!r}; choose another out=PATH"
+        )
+    make_folder("out", out)
 
 
 def pending(jobs: Sequence[Job], done: set[str], out: Path) -> list[Job]:
@@ -64,8 +81,15 @@ def place(jobs: Sequence[Job], finished: dict[str, Run], tracker: Tracker) -> No
 def answer(command: Callable[[], int]) -> int:
     """Exit status of ``command``: its own, or that of an error in words, which is printed. A defect is raised.
 
-    Errors in words carry their ``status``: 2 for what cannot be run, 1 for what failed.
+    Errors in words carry their ``status``: 2 for what cannot be run, 1 for what failed. What a terminal cannot show is
+    shown as escapes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.platform == "win32":
+        print("error: this runs on Linux and macOS; on Windows run it in WSL", file=sys.stderr)
+        return 2
     try:
         return command()
     except KeyboardInterrupt:
@@ -74,7 +98,7 @@ def answer(command: Callable[[], int]) -> int:
     except Exception as error:
         if (status := status_of(error)) is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return status
 
 

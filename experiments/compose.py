@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import Any, cast
 
 import yaml
 
-from experiments.ablation import CONF, SpecError, nearest
+from experiments.ablation import CONF, SpecError, expanded, nearest
 from experiments.remember import kept
 
 #: A resolved spec as it is logged: nested plain dicts, lists and scalars.
@@ -21,6 +20,9 @@ Tree = dict[str, Any]
 
 #: Keys whose values are places on this machine: read as they stand, with ``~`` and environment variables expanded.
 PATHS = ("root", "path")
+
+#: Keys of names below a root, which are read as they stand, too.
+NAMES = ("train_list", "test_list", "lists", "videos", "labels", "name")
 
 
 @lru_cache
@@ -48,7 +50,7 @@ def order(own: Path | None = None) -> tuple[str, ...]:
 
     An evaluation that is not listed there has the option ``default`` unless another is chosen.
     """
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     listed = [group for entry in defaults if isinstance(entry, Mapping) for group in entry if group != "scale"]
     others = [group for group in groups(own) if group.startswith("evaluate/") and group not in listed]
     return (*listed, *others, "scale")
@@ -92,6 +94,7 @@ def compose(
         config = OmegaConf.create({**_root(), **tree})
         OmegaConf.set_struct(config, True)
         for key, value in values:
+            _check_own(config, key)
             try:
                 OmegaConf.update(config, key, _value(key, value), merge=True)
             except (ConfigAttributeError, ConfigKeyError) as error:
@@ -124,7 +127,7 @@ def _merged(under: Tree, over: Mapping[str, Any]) -> Tree:
 @lru_cache
 def _root() -> Tree:
     """The values that stand in ``conf/config.yaml`` itself."""
-    raw = yaml.safe_load((CONF / "config.yaml").read_text())
+    raw = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
     return {key: value for key, value in raw.items() if key != "defaults"}
 
 
@@ -149,7 +152,7 @@ def _brought(group: str, option: str | None, own: Path | None) -> Mapping[str, s
     if option is None or option == "null" or option.startswith("{") or group == "scale":
         return {}
     _check_option(group, option, own)
-    defaults = (yaml.safe_load(_file(group, option, own).read_text()) or {}).get("defaults", ())
+    defaults = (yaml.safe_load(_file(group, option, own).read_text(encoding="utf-8")) or {}).get("defaults", ())
     words = [(key.split(), value) for entry in defaults if isinstance(entry, Mapping) for key, value in entry.items()]
     return {key[1].lstrip("/").partition("@")[0]: str(value) for key, value in words if key[0] == "override"}
 
@@ -192,7 +195,7 @@ def _choices(scale: str, own: Path | None) -> Mapping[str, str | None]:
 @lru_cache
 def _scale_values(scale: str) -> Tree:
     """The values that a file of ``conf/scale`` states itself, over those of the files it builds on."""
-    raw = yaml.safe_load((CONF / "scale" / f"{scale}.yaml").read_text())
+    raw = yaml.safe_load((CONF / "scale" / f"{scale}.yaml").read_text(encoding="utf-8"))
     below: Tree = {}
     for entry in raw.get("defaults", ()):
         if isinstance(entry, str) and entry != "_self_":
@@ -228,13 +231,33 @@ def _value(key: str, text: str) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    if key.rpartition(".")[2] in PATHS:
-        return None if text in ("null", "") else os.path.expandvars(Path(text).expanduser())
+    last = key.rpartition(".")[2]
+    if last in (*PATHS, *NAMES):
+        if text in ("null", ""):
+            return None
+        # what is not expanded is a part of the name, and no reference to another key
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", expanded(text) if last in PATHS else text)
     try:
         return OverridesParser.create().parse_override(f"{key}={text}").value()
     except HydraException as error:
         reason = str(error).strip().splitlines()[0]
         raise SpecError(f"cannot read {key}={text}: {reason}; put quotes around a text with signs in it") from error
+
+
+def _check_own(config: Any, key: str) -> None:
+    """SpecError where ``key`` lies in a section that follows another, which is to be set in its place."""
+    from omegaconf import OmegaConf
+
+    node: Any = config
+    first, *rest = key.split(".")
+    for depth, part in enumerate([first, *rest[:-1]]):
+        if not OmegaConf.is_dict(node) or part not in node:
+            return
+        if rest and OmegaConf.is_interpolation(node, part):
+            reference = cast(Tree, OmegaConf.to_container(node, resolve=False))[part]
+            followed = ".".join([str(reference).removeprefix("${").removesuffix("}"), *rest[depth:]])
+            raise SpecError(f"{key} follows {followed}: set {followed}, or choose another {first}")
+        node = node[part]
 
 
 _checked: set[tuple[str, tuple[str, ...], Path | None]] = set()

@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from experiments.ablation import SpecError, nearest
+from experiments.ablation import SpecError, expanded, nearest
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ def _value(key: str, text: str, hint: Any, asked: Option) -> Any:
     if hint is Path:
         if not text:
             raise SpecError(f"{key}= names no place; write {key}=PATH")
-        return Path(text).expanduser().resolve()
+        return Path(expanded(text)).resolve()
     if hint in (int, float):
         return _number(key, text, hint, asked.least)
     _check_choice(key, text, asked)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from experiments.ablation import Ablation, Row, SpecError, at_scale, exists, table_name
+from experiments.ablation import Ablation, Row, SpecError, at_scale, exists, short_name, table_name
 from experiments.compose import PATHS, flatten
 from experiments.remember import fingerprint, kept
 from experiments.spec import PRETRAIN, SUPERVISED, Spec, origin_of, spec_of
@@ -137,10 +138,9 @@ def _facts(spec: Spec, stage: str) -> dict[str, object]:
 
 def variant(overrides: Iterable[str]) -> str:
     """A short name for the user's own overrides, empty for none; part of the names of table files."""
-    sorted_overrides = sorted(overrides)
-    text = "+".join(override.replace("/", "-") for override in sorted_overrides)
-    safe = "".join(c if c.isalnum() or c in "=.+-_," else "_" for c in text)
-    return safe if len(safe) <= 80 else f"{safe[:63]}-{fingerprint({'overrides': sorted_overrides})}"
+    text = "+".join(sorted(overrides))
+    plain = text.replace("/", "-")  # of the options of groups, which are not taken for others
+    return short_name(plain if re.fullmatch(r"[\w+.,=/-]*", text, re.ASCII) else text)
 
 
 def plan(
@@ -167,7 +167,7 @@ def plan(
                 if (rows and row.label not in rows) or not exists(row, scale):
                     continue
                 try:
-                    found = _row(ablation, row, scale, seed, overrides, precision)
+                    found = row_trainings(ablation, row, scale, seed, overrides, precision)
                 except SpecError as error:
                     raise SpecError(f"{ablation.name} [{row.label}]: {error}") from error
                 trainings = tuple(job.fingerprint for job, _ in found)
@@ -184,7 +184,7 @@ def plan(
     return list(jobs.values())
 
 
-def _row(
+def row_trainings(
     ablation: Ablation, row: Row, scale: str, seed: int, overrides: Sequence[str], precision: str
 ) -> list[tuple[Job, bool]]:
     """The trainings of a row, and whether its table shows each: of each stage it shows one."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from experiments.ablation import SpecError
 from experiments.plan import Job, local
 from experiments.remember import kept
+from experiments.spec import PRETRAIN, Spec
 from mae.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def workers_for(jobs: Sequence[Job], scale: str, offer: Offer) -> int:
 
 
 def preflight(jobs: Sequence[Job], out: Path) -> None:
-    """SpecError if the disk has no room for what the jobs write, or if a checkpoint that they go on from is damaged."""
+    """SpecError if data is not named, the disk has no room for what the jobs write, or a checkpoint is damaged."""
+    check_named(jobs)
     # two checkpoints of weights and two moments at the worst moment, and the weights that each leaves
     sizes = {job.fingerprint: job.facts.weights for job in jobs if job.leaves_weights}
     need = 6 * max(sizes.values(), default=0) + sum(sizes.values()) + (32 << 20)
@@ -94,6 +96,21 @@ def preflight(jobs: Sequence[Job], out: Path) -> None:
     folders = [out / "checkpoints" / job.fingerprint for job in jobs] + [out / "weights" / name for name in needed]
     if existing := [folder for folder in folders if folder.exists()]:
         _check_checkpoints(existing)
+
+
+def check_named(jobs: Iterable[Job]) -> None:
+    """SpecError if a job reads files of data whose place nobody has said."""
+    for job in jobs:
+        name, key = ("data", "data") if job.stage == PRETRAIN else ("evaluate_data", _key_of(job.spec))
+        data = job.spec.tree[name]
+        shifts = {f"{key}.shifts.{shift}": section for shift, section in data.get("shifts", {}).items()}
+        for place, section in {f"{key}.source": data["source"], **shifts}.items():
+            if "root" in section and section["root"] is None:
+                raise SpecError(f"{job.name} reads files, and nobody says where they lie; add {place}.root=PATH")
+
+
+def _key_of(spec: Spec) -> str:
+    return "data" if spec.data.source == spec.evaluate_data.source else "evaluate_data"
 
 
 def _check_checkpoints(folders: Iterable[Path]) -> None:

@@ -35,7 +35,7 @@ def remembered(folder: Path) -> Iterator[None]:
     """
     path = folder / f"plans-{_project_digest()}.json"
     try:
-        _memory.update(json.loads(path.read_text()))
+        _memory.update(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         _memory.clear()
     before = len(_memory)

@@ -25,6 +25,7 @@ A run that was stopped, however it was, goes on with the same command. Exit stat
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -46,8 +47,9 @@ from experiments.ablation import (  # noqa: E402
     nearest,
     table_name,
 )
-from experiments.command import answer, make_out, pending, place, spec_keys  # noqa: E402
+from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
+from experiments.effects import check_effects  # noqa: E402
 from experiments.options import option, read  # noqa: E402
 from experiments.plan import FIRST_LOOK, MOST_SEEDS, Cell, Job, plan, variant  # noqa: E402
 from experiments.preflight import offer_of, parts_used, preflight, workers_for  # noqa: E402
@@ -65,6 +67,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 
+#: How long seeds=auto may go on when nobody says.
+BUDGET = "1h"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -73,12 +78,12 @@ class Options:
     ablation: tuple[str, ...] = ()
     scale: str = option("desk", choices=SCALES)
     seeds: str = "1"
-    budget: str = "1h"
+    budget: str = ""
     plan_only: bool = False
     rerun: bool = False
     reuse: str = option("runs", choices=("runs", "committed"))
-    out: Path = ROOT / "outputs"
-    report_dir: Path = ROOT / "reports"
+    out: Path = home() / "outputs"
+    report_dir: Path = home() / "reports"
     device: str = "auto"
     workers: int = option(0, least=1)
     rows: tuple[str, ...] = option((), key="row")
@@ -92,7 +97,9 @@ def parse(arguments: Sequence[str]) -> Options:
         raise SpecError(f"say which table: ablation=NAME, one of all, {', '.join(ablation_names())}")
     if options.seeds != AUTO and (not options.seeds.isdecimal() or int(options.seeds) < 1):
         raise SpecError(f"seeds={options.seeds}: give a whole number of at least 1, or auto")
-    seconds_of(options.budget)
+    if options.budget and options.seeds != AUTO:
+        raise SpecError(f"budget={options.budget} is for seeds=auto; add that, or leave the budget out")
+    seconds_of(options.budget or BUDGET)
     return options
 
 
@@ -113,7 +120,9 @@ def planned(ablations: Sequence[Ablation], options: Options) -> list[Job]:
     """The trainings of the tables; SpecError for what can be refused before training."""
     precision = offer_of(options.device).precision
     seeds = FIRST_LOOK if options.seeds == AUTO else int(options.seeds)
-    return plan(ablations, options.scale, seeds, options.overrides, options.rows, precision)
+    jobs = plan(ablations, options.scale, seeds, options.overrides, options.rows, precision)
+    check_effects(ablations, options.scale, options.overrides, options.rows, precision)
+    return jobs
 
 
 def describe(jobs: Sequence[Job], todo: Sequence[Job], pace: Pace) -> str:
@@ -150,6 +159,7 @@ def run(options: Options) -> int:
     started = time.monotonic()
     ablations = chosen(options)
     make_out(options.out)
+    make_folder("report_dir", options.report_dir)
     remember_in(options.out / "cache" / "digests")
     with remembered(options.out / "cache"):
         return _plan(ablations, options) if options.plan_only else _run(ablations, options, started)
@@ -161,10 +171,14 @@ def _plan(ablations: Sequence[Ablation], options: Options) -> int:
     finished = finished_runs(options.out)
     todo = _left(jobs, finished, options)
     workers = options.workers or workers_for(todo, options.scale, offer_of(options.device))
-    preflight(todo, options.out)
     print("\n".join([describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo)]))
+    preflight(todo, options.out)
     if options.seeds == AUTO:
-        print(deciding(ablations, options).expect(measured(ablations, options), workers, seconds_of(options.budget)))
+        print(
+            deciding(ablations, options).expect(
+                measured(ablations, options), workers, seconds_of(options.budget or BUDGET)
+            )
+        )
     return 0
 
 
@@ -179,7 +193,7 @@ def _run(ablations: Sequence[Ablation], options: Options, started: float) -> int
             measured=lambda: measured(ablations, options),
             run=lambda jobs: _do(jobs, tracker, options),
             workers=options.workers or workers_for(planned(ablations, options), options.scale, offer),
-            budget=seconds_of(options.budget),
+            budget=seconds_of(options.budget or BUDGET),
         )
     else:
         _do(planned(ablations, options), tracker, options)
@@ -259,7 +273,7 @@ def show(ablations: Sequence[Ablation], options: Options, local: pd.DataFrame, e
     build(ablations, merged, options.report_dir, redraw=False)
     names = ", ".join(table_name(ablation.name, name) for ablation in ablations)
     print(f"\nwritten: {options.report_dir}/tables and figures ({names}); index: {options.report_dir}/index.html")
-    print(f"runs: mlflow ui --backend-store-uri {_uri(options.out)}")
+    print(f"runs: mlflow ui --backend-store-uri {shlex.quote(_uri(options.out))}")
 
 
 def up_to_date(merged: pd.DataFrame, ablations: Sequence[Ablation], options: Options) -> pd.DataFrame:

@@ -22,6 +22,7 @@ what its first trial computes: other seeds, another scale or a changed recipe be
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +35,9 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 from experiments.ablation import SCALES, SpecError, nearest, table_name  # noqa: E402
-from experiments.command import answer, make_out, pending, place, spec_keys  # noqa: E402
+from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of  # noqa: E402
+from experiments.effects import check_effects  # noqa: E402
 from experiments.options import option, read  # noqa: E402
 from experiments.plan import Job, plan, variant  # noqa: E402
 from experiments.preflight import offer_of, parts_used, preflight  # noqa: E402
@@ -59,9 +61,9 @@ class Options:
     trials: int = option(12, least=1)
     seeds: int = option(1, least=1)
     plan_only: bool = False
-    out: Path = ROOT / "outputs"
+    out: Path = home() / "outputs"
     storage: str | None = None
-    report_dir: Path = ROOT / "reports"
+    report_dir: Path = home() / "reports"
     device: str = "auto"
     overrides: tuple[str, ...] = ()
 
@@ -83,6 +85,8 @@ def jobs_of(search: Search, value: float, options: Options) -> list[Job]:
 def study_name(search: Search, first: Sequence[Job], options: Options) -> str:
     """A name for a person, and a hash of what is maximised and of what the ``first`` trial computes."""
     identity = {"metric": search.metric, "jobs": [job.fingerprint for job in first]}
+    if search.parameter.log:
+        identity["log"] = "true"
     return f"{table_name(search.name, variant(options.overrides))}--{options.scale}--{fingerprint(identity)[:8]}"
 
 
@@ -183,6 +187,8 @@ def run(options: Options) -> int:
     if any(override.partition("=")[0].lstrip("+~") == search.parameter.key for override in options.overrides):
         raise SpecError(f"{search.parameter.key} is what this search varies: leave it out, or run the table's row")
     first = jobs_of(search, search.enqueue[0], options)
+    table = search.table(search.enqueue[:1])
+    check_effects([table], options.scale, options.overrides, (), offer_of(options.device).precision)
     space = space_of(search, first[0].spec, options.scale)
 
     from experiments.execute import workplace
@@ -190,6 +196,7 @@ def run(options: Options) -> int:
     from experiments.tracking import Tracker, tracking_uri
 
     make_out(options.out)
+    make_folder("report_dir", options.report_dir)
     here = workplace(options.out, options.device, options.scale)
     tracker = Tracker(tracking_uri(options.out), options.out)
     ends = [jobs_of(search, space.settle(end), options) for end in (space.parameter.low, space.parameter.high)]
@@ -223,7 +230,7 @@ def show(bench: Bench) -> None:
     trials = bench.study.trials()
     text, written = write_trials(bench.search, trials, bench.space, options.scale, name, options.report_dir)
     print(f"\n{text}\n\nwritten: {', '.join(str(path) for path in written)}")
-    print(f"runs: mlflow ui --backend-store-uri {bench.tracker.uri}")
+    print(f"runs: mlflow ui --backend-store-uri {shlex.quote(bench.tracker.uri)}")
 
 
 if __name__ == "__main__":

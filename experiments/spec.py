@@ -19,6 +19,9 @@ Section = Mapping[str, Any]
 #: The stage that pre-trains, the one that trains on labels for others to start from, and the one that is a file.
 PRETRAIN, SUPERVISED, FILE = "pretrain", "supervised", "file"
 
+#: What a training can compute in; ``auto`` is the best of the machine that runs it.
+PRECISIONS = ("auto", "fp32", "bf16")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -104,6 +107,8 @@ class Spec:
     def of(cls, tree: Tree, own: Path | None = None) -> Spec:
         """Read a resolved tree; SpecError names the section with an unknown or a missing key."""
         size = {"input_size": tuple}
+        if tree["precision"] not in PRECISIONS:
+            raise SpecError(f"precision={tree['precision']} is not possible; choose {', '.join(PRECISIONS)}")
         return cls(
             scale=tree["scale"],
             seed=tree["seed"],
@@ -152,6 +157,13 @@ def spec_of(
         layers, wanted = tuple(last_wins([*own, *overrides])), None if stages is None else tuple(sorted(stages))
         return _resolved(option, layers, ablation.options, wanted).but(seed=seed)
     except SpecError as error:
+        chosen = {override.partition("=")[0] for override in overrides}
+        if "data" in chosen and "evaluate_data" not in chosen and any(o.startswith("evaluate_data=") for o in own):
+            words = next(o for o in overrides if o.startswith("data="))
+            raise SpecError(
+                f"what {ablation.name} evaluates on is made of its own data, and {words} is other: add "
+                f"evaluate_data=same to evaluate on that"
+            ) from error
         raise SpecError(
             f"{ablation.file.name}, row {row.label!r}: {error}" if ablation.options else str(error)
         ) from error

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mae.disk import locked
 from mae.errors import UserError
@@ -87,6 +88,16 @@ def check_database(uri: str) -> None:
     )
 
 
+def _move_artifacts(database: Path, before: str, now: str) -> None:
+    """Let an experiment and its runs find their artifacts where the folder of the database has been moved to."""
+    with sqlite3.connect(database, timeout=60) as connection:
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (now, before))
+        connection.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?",
+            (now, len(before) + 1, len(before) + 1, f"{before}/"),
+        )
+
+
 def _patient(call: Callable[[], T]) -> T:
     """Try again while another process holds SQLite's lock."""
     for attempt in range(60):
@@ -116,12 +127,16 @@ class Tracker:
             with locked(out / "tracking.lock"):
                 self.client = MlflowClient(tracking_uri=uri)
                 found = self.client.get_experiment_by_name(EXPERIMENT)
+                location = (out.resolve() / "artifacts").as_uri() if _database(uri) else None
                 if found is None:
-                    location = (out.resolve() / "artifacts").as_uri() if _database(uri) else None
                     kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
                     self.experiment = self.client.create_experiment(EXPERIMENT, location, kind)
                 else:
                     self.experiment = found.experiment_id
+                    if found.lifecycle_stage == "deleted":  # its runs are there, and no other may have its name
+                        self.client.restore_experiment(self.experiment)
+                    if location and found.artifact_location != location:
+                        _move_artifacts(cast(Path, _database(uri)), found.artifact_location, location)
         except (MlflowException, OSError) as error:
             raise TrackingError(f"cannot open the tracking store {uri}: {error}; check MLFLOW_TRACKING_URI") from error
 
@@ -236,7 +251,7 @@ class Record:
     def fail(self, reason: str) -> None:
         """Close the run as failed, with the reason; what was logged stays."""
         self.flush()
-        self.tags({"error": reason})
+        self.tags({"error": reason[:4000]})
         _patient(lambda: self.tracker.client.set_terminated(self.run_id, "FAILED"))
 
 
@@ -252,7 +267,7 @@ def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFra
         empty: pd.DataFrame = pd.DataFrame(columns=COLUMNS)
         return empty
     wanted = None if ablations is None else set(ablations)
-    tracker = Tracker(uri, path.parent if path else Path.cwd())
+    tracker = Tracker(uri, path.parent if path else Path(gettempdir()) / "mae-tables")
     lines = []
     for run in tracker.runs("attributes.status = 'FINISHED'"):
         tags = run.data.tags

@@ -28,7 +28,7 @@ if __name__ == "__main__":
 import pandas as pd  # noqa: E402
 
 from experiments.ablation import Ablation, ablation_names, load_ablation  # noqa: E402
-from experiments.command import answer  # noqa: E402
+from experiments.command import answer, home  # noqa: E402
 from experiments.options import read  # noqa: E402
 from experiments.tracking import measurements, tracking_uri  # noqa: E402
 from reports.collect import EVIDENCE, collect, save_evidence, stem, variants_in  # noqa: E402
@@ -40,8 +40,8 @@ from reports.tables import write_tables  # noqa: E402
 class Options:
     """What the command line asks for."""
 
-    out: Path = ROOT / "outputs"
-    report_dir: Path = HERE
+    out: Path = home() / "outputs"
+    report_dir: Path = home() / "reports"
     ablation: tuple[str, ...] = ()
     save_results: bool = False
 

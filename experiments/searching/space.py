@@ -26,13 +26,17 @@ from experiments.spec import Spec
 
 @dataclass(frozen=True)
 class Parameter:
-    """A key of the spec and the range of numbers it may take; ``step`` None is a continuous range."""
+    """A key of the spec and the range of numbers it may take; ``step`` None is a continuous range.
+
+    With ``log`` values are drawn evenly in their logarithm, as suits a learning rate.
+    """
 
     key: str
     low: float
     high: float
     label: str
     step: float | None = None
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def load_search(name: str) -> Search:
     """Read ``conf/search/<name>.yaml``; SpecError on an unknown name, a file that is no search, an empty range."""
     if name not in search_names():
         raise SpecError(f"unknown search {name!r}: {nearest(name, search_names())}")
-    return parse_search(name, (CONF / "search" / f"{name}.yaml").read_text())
+    return parse_search(name, (CONF / "search" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def parse_search(name: str, text: str) -> Search:
@@ -138,6 +142,8 @@ def parse_search(name: str, text: str) -> Search:
         raise SpecError(f"{name}.yaml: the range {parameter.low} to {parameter.high} is empty; low must be below high")
     if parameter.step is not None and not 0 < parameter.step <= parameter.high - parameter.low:
         raise SpecError(f"{name}.yaml: step {parameter.step} does not fit into {parameter.low} to {parameter.high}")
+    if parameter.log and (parameter.low <= 0 or parameter.step is not None):
+        raise SpecError(f"{name}.yaml: a range with log has no step and begins above 0; drop log, or change the range")
     stages = ["pretrain", *(group.partition("/")[2] for group in groups() if group.startswith("evaluate/"))]
     if search.stage not in stages or "/" not in search.metric:
         raise SpecError(

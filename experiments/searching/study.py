@@ -72,10 +72,8 @@ class Study:
 
     def __init__(self, name: str, url: str, out: Path, parameter: Parameter, enqueue: tuple[float, ...]) -> None:
         """Open or create the study ``name`` in the database ``url``; SpecError if it cannot be opened."""
-        try:
-            import optuna
-        except ImportError as error:
-            raise SpecError("a search needs Optuna, which is not installed: pip install -e '.[search]'") from error
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name, self.parameter, self.where = name, parameter, f"{platform.node()}:{out}"
         self._locks, self._key = out / "locks", f"study-{fingerprint({'study': name})}"
@@ -149,7 +147,9 @@ class Study:
 
         wanted = tuple(TrialState[state] for state in states)
         found: list[Any] = self._study.get_trials(deepcopy=False, states=wanted)
-        return found
+        key, low, high = self.parameter.key, self.parameter.low, self.parameter.high
+        # a range that has been narrowed since leaves out what lies beyond it
+        return [trial for trial in found if low <= trial.params.get(key, low) <= high]
 
     def _lock(self, number: int) -> Path:
         return self._locks / f"{self._key}-{number}"
@@ -186,7 +186,9 @@ class Study:
         handle.set_user_attr("where", self.where)
         parameter = self.parameter
         # a trial that has been taken over keeps the value that it was given
-        value = handle.suggest_float(parameter.key, parameter.low, parameter.high, step=parameter.step)
+        value = handle.suggest_float(
+            parameter.key, parameter.low, parameter.high, step=parameter.step, log=parameter.log
+        )
         return Turn(handle.number, value, handle)
 
 

@@ -17,7 +17,7 @@ from experiments.compose import groups
 from experiments.identity import file_digest
 from experiments.spec import FILE, PRETRAIN, Data, Protocol, Section, Spec, origin_of
 from experiments.stages.pretraining import Pretraining
-from experiments.stages.sketch import bytes_of, check_head, check_weights, head_of, meta_encoder, shapes_of
+from experiments.stages.sketch import bytes_of, check_head, check_weights, head_of, holding_of, meta_encoder, shapes_of
 from experiments.stages.stage import Outcome, Stage, unreadable
 from mae.data.clips.sampling import Sampling
 from mae.heads import Head
@@ -156,6 +156,12 @@ class Evaluation(Stage):
         augment_of(self.data.test_augment, self.data)
         shifts_of(self.data)
         self._check_samples()
+        held = holding_of(json.dumps(self.data.source, sort_keys=True))
+        if held is not None and not held.classes:
+            raise ValueError(
+                f"{held.where} has no labels, which {self.name} needs: give a list with a column label, or folders by "
+                f"class; pre-training alone needs none"
+            )
 
     def parameter_bytes(self) -> int:
         return bytes_of(meta_encoder(shapes_of(self.spec)))

@@ -15,7 +15,7 @@ from torch import nn
 from experiments.ablation import SpecError
 from experiments.assemble import data_set, encoder_of, make, method_of
 from experiments.spec import Spec
-from mae.data.source import DataSet, Use, identity_of
+from mae.data.source import DataSet, Holding, Use, identity_of
 from mae.heads import Head
 from mae.methods import Method
 from mae.model import Encoder
@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 @lru_cache(maxsize=256)
 def data_set_of(section: str) -> DataSet:
     return data_set(json.loads(section))
+
+
+@lru_cache(maxsize=256)
+def holding_of(section: str) -> Holding | None:
+    return data_set_of(section).holds()
 
 
 @lru_cache(maxsize=256)
@@ -79,7 +84,10 @@ def meta_method(shapes: Shapes) -> Method:
 def check_head(shapes: Shapes, head: str, classes: int) -> None:
     """ValueError if a head cannot evaluate an encoder."""
     with torch.device("meta"):
-        head_of(head).classifier(encoder_of(shapes.spec), classes)
+        classifier = head_of(head).classifier(encoder_of(shapes.spec), classes)
+    recipe = head_of(head).recipe
+    if recipe and recipe.batch_size == 1 and any(isinstance(part, nn.BatchNorm1d) for part in classifier.modules()):
+        raise ValueError("batch_size=1 gives BatchNorm nothing to normalise by: choose 2 or more")
 
 
 @lru_cache(maxsize=256)

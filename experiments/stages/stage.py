@@ -15,10 +15,11 @@ from experiments.assemble import Look
 from experiments.identity import named, names
 from experiments.remember import fingerprint
 from experiments.spec import PRETRAIN, SUPERVISED, Data, Section, Spec
-from experiments.stages.sketch import data_set_of, source_identity
+from experiments.stages.sketch import data_set_of, holding_of, source_identity
 from mae import NUMERICS
 from mae.data.clips.sampling import Sampling
-from mae.data.source import DataSet, Source, Use
+from mae.data.clips.sets import ClipSet
+from mae.data.source import DataSet, Holding, Source, Use
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 
@@ -102,6 +103,11 @@ class Stage(ABC):
         """Whether others may start from its weights."""
         return self.name in (PRETRAIN, SUPERVISED)
 
+    @property
+    def recipe_key(self) -> str:
+        """The section that a user sets to change the recipe."""
+        return PRETRAIN if self.name == PRETRAIN else f"evaluate.{self.name}.protocol.recipe"
+
     def fingerprint(self) -> str:
         """The name of the training: the hash of its identity."""
         return fingerprint(self.identity())
@@ -111,10 +117,30 @@ class Stage(ABC):
         return data_set_of(json.dumps(self.data.source, sort_keys=True))
 
     def _check_samples(self) -> None:
-        """A folder has as many samples and classes as the spec says; no file is opened to find out."""
-        data, held = self.data, self.data_set().holds()
-        if held is None:
-            return
+        """The data has what the spec asks for, as far as no file is opened to find out."""
+        data, held = self.data, holding_of(json.dumps(self.data.source, sort_keys=True))
+        if len(data.mean) != data.channels or len(data.std) != data.channels:
+            raise ValueError(
+                f"{self.key}.mean={list(data.mean)} and {self.key}.std={list(data.std)} are not for "
+                f"{self.key}.channels={data.channels}: give one number for each channel"
+            )
+        if held is not None:
+            self._check_held(held)
+        if self.recipe is not None and self.recipe.batch_size > data.samples[self.side]:
+            raise ValueError(
+                f"{self.recipe_key}.batch_size={self.recipe.batch_size} is more than the "
+                f"{data.samples[self.side]} samples of {self.key}.samples.{self.side}: choose a smaller batch"
+            )
+
+    def _check_held(self, held: Holding) -> None:
+        """A data set holds what the spec asks for."""
+        data, found = self.data, self.data_set()
+        for side in ("train", "test"):
+            if isinstance(found, ClipSet) and getattr(found, side) != held.sizes[side]:
+                raise ValueError(
+                    f"{held.where} has {held.sizes[side]} clips for {side}, the spec says {getattr(found, side)}: "
+                    f"set {self.key}.source.{side}={held.sizes[side]}"
+                )
         wrong = [
             f"{self.key}.samples.{side} from 1 to {held.sizes[side]}"
             for side, count in data.samples.items()
@@ -131,6 +157,20 @@ class Stage(ABC):
                 f"{held.where} has {held.classes} classes, the spec says {data.classes}: "
                 f"set {self.key}.classes={held.classes}"
             )
+        if held.channels is not None and data.channels != held.channels:
+            raise ValueError(
+                f"{held.where} has {held.channels} channels, the spec says {data.channels}: "
+                f"set {self.key}.channels={held.channels}"
+            )
+        self._check_length(held.frames)
+
+    def _check_length(self, frames: int | None) -> None:
+        """Clips of a known length are long enough for what is taken from them."""
+        if (sampling := self.sampling()) is not None and frames is not None:
+            try:
+                sampling.test(frames, 0, 1)
+            except ValueError as error:
+                raise ValueError(f"a clip of {self.key} {error}: lower data.frames") from error
 
     def steps(self) -> int:
         """Optimiser steps; one, for a progress bar, where nothing is trained."""

@@ -147,11 +147,16 @@ Use = Literal["pretrain", "evaluate"]
 
 
 class Holding(NamedTuple):
-    """What files hold: ``where``, how many items of each side (``pretrain``, ``train``, ``test``), and the classes."""
+    """What a set holds: ``where``, how many items of each side (``pretrain``, ``train``, ``test``), and the classes.
+
+    ``channels`` and ``frames`` of an item are None where no file is opened to find out.
+    """
 
     where: str
     sizes: Mapping[str, int]
     classes: int
+    channels: int | None = None
+    frames: int | None = None
 
 
 class DataSet(ABC):
@@ -175,7 +180,7 @@ class DataSet(ABC):
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
     def holds(self) -> Holding | None:
-        """What is there before a spec asks for it; None for a data set that makes what it is asked for."""
+        """What there is for a spec to ask for, found without making or opening it; None where that cannot be said."""
         return None
 
     def identity(self, use: Use) -> dict[str, object]:

@@ -90,6 +90,7 @@ def part_of_folder(tmp_path: Path, pretrained: int, labelled: int, tested: int, 
     overrides = (
         "data=image_folder", f"data.source.root={tmp_path / 'pets'}", f"data.classes={classes}", "data.decoded=[24,24]",
         "data.input_size=[24,24]", f"data.samples={{pretrain: {pretrained}, train: {labelled}, test: {tested}}}",
+        "evaluate.finetune.protocol.recipe.batch_size=8",
     )  # fmt: skip
     return spec("mask_sampling", "random 75", "smoke", *overrides)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mae.data.builtin import material
 from mae.data.builtin.material import CLASSES, SPLITS, Bytes, Indices, divide_digits, enlarge, regions
-from mae.data.source import DataSet, Images, Splits, Use
+from mae.data.source import DataSet, Holding, Images, Splits, Use
 from mae.disk import write_bytes
 from mae.errors import DataError
 
@@ -70,6 +70,10 @@ class DigitsOnPhotos(DataSet):
 
     def reads(self, use: Use) -> dict[str, object]:
         return picked(self, use, "size", "seed")
+
+    def holds(self) -> Holding:
+        sizes = {"pretrain": self.pretrain, "train": self.train, "test": self.test}
+        return Holding("digits_on_photos", sizes, len(CLASSES), 3)
 
     def __call__(self, cache: Path) -> Splits:
         sets = {name: self._made(name, cache) for name in SPLITS if getattr(self, name)}

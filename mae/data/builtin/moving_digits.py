@@ -27,7 +27,7 @@ from mae.data.builtin.motions import MOTIONS, Floats, paths
 from mae.data.clips.cache import decoded_clips
 from mae.data.files.listing import Listing
 from mae.data.files.workers import default_workers, in_processes
-from mae.data.source import DataSet, Splits, Use
+from mae.data.source import DataSet, Holding, Splits, Use
 from mae.disk import locked, replacing
 from mae.errors import DataError
 
@@ -83,6 +83,10 @@ class MovingDigits(DataSet):
     def reads(self, use: Use) -> dict[str, object]:
         labels = ("labels",) if use == "evaluate" else ()
         return picked(self, use, "size", "frames", "seed", *labels)
+
+    def holds(self) -> Holding:
+        sizes = {"pretrain": self.pretrain, "train": self.train, "test": self.test}
+        return Holding("moving_digits", sizes, len(TASKS[self.labels]), 3, self.frames)
 
     def __call__(self, cache: Path) -> Splits:
         studios = self._studios(Path(cache))

@@ -12,7 +12,7 @@ import torch
 from mae.data.builtin import material
 from mae.data.builtin.digits_on_photos import SIZES
 from mae.data.builtin.material import PHOTOGRAPHS, regions
-from mae.data.source import DataSet, Images, Splits, Use
+from mae.data.source import DataSet, Holding, Images, Splits, Use
 from mae.errors import DataError
 
 CLASSES = tuple(Path(name).stem for _, _, names in PHOTOGRAPHS for name in names)
@@ -50,6 +50,10 @@ class WhichPhotograph(DataSet):
         kept = {"val": self.val} if self.val else {}
         found = {name: getattr(self, name) for name in ("size", "seed", *counts)}
         return {**found, **kept, "material": material.digest()}
+
+    def holds(self) -> Holding:
+        sizes = {"pretrain": self.train, "train": self.train, "test": self.test}
+        return Holding("photographs", sizes, len(CLASSES), 3)
 
     def __call__(self, cache: Path) -> Splits:
         train, test = (self._made(name) for name in ("train", "test"))

@@ -54,7 +54,7 @@ class FileSet(DataSet):
             return None
         train, _, test = self.sides()
         sizes = {"pretrain": len(train), "train": len(train), "test": len(test)}
-        return Holding(self.root, sizes, len(train.classes))
+        return Holding(self.root, sizes, len(train.classes), getattr(self, "channels", 3))  # clips have three
 
     def reads(self, use: Use) -> dict[str, object]:
         """The shape, and the content of the files; without labels for pre-training, and none while no root is given."""
