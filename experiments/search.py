@@ -14,7 +14,7 @@ Usage: python experiments/search.py search=NAME [scale=smoke|desk|study|gpu|pape
   KEY=VALUE     any other key of the spec, or an option of a group, for instance mask=block
 
 The first trial is the paper's own value. Trials are tested on validation data, since one of them is chosen; the test
-set is left to tables. A pre-training that a table has done already is not done again. The same
+set is left to tables. A training that was done for another trial is not done again. The same
 command resumes a study that was stopped, however it was, and may run in several processes at once. A study belongs to
 what its first trial computes: other seeds, another scale or a changed recipe begin a new one. Exit status: 0 done,
 1 a run failed, 2 what was asked for cannot be run, 130 stopped by the keyboard.

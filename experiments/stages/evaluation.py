@@ -17,7 +17,7 @@ from experiments.compose import groups
 from experiments.identity import file_digest
 from experiments.spec import FILE, PRETRAIN, Data, Protocol, Section, Spec, origin_of
 from experiments.stages.pretraining import Pretraining
-from experiments.stages.sketch import bytes_of, check_head, check_weights, head_of, holding_of, meta_encoder, shapes_of
+from experiments.stages.sketch import bytes_of, check_head, check_weights, head_of, meta_encoder, shapes_of
 from experiments.stages.stage import Outcome, Stage, unreadable
 from mae.data.clips.sampling import Sampling
 from mae.heads import Head
@@ -109,7 +109,10 @@ class Evaluation(Stage):
             "data": self._data_identity(["train", self.spec.tested]),
         }
         if self.head.tests_shifted and data.shifts:
-            found["shifts"] = {name: shift.identity() for name, shift in shifts_of(data).items()}
+            found["shifts"] = {
+                name: {"is": self._name(data.shifts[name]["_target_"]), **shift.identity()}
+                for name, shift in shifts_of(data).items()
+            }
         if not isinstance(origin, Stage) or start != Pretraining(self.spec).fingerprint():
             found["model"] = self._model()  # otherwise it is a part of the identity that it starts from
         return found
@@ -139,8 +142,7 @@ class Evaluation(Stage):
             raise ValueError(
                 f"evaluate_data has (channels, frames, height, width) {seen} and data {made}; make them equal"
             )
-        if self.spec.tested not in ("test", "val"):
-            raise ValueError(f"tested={self.spec.tested}: evaluations test on test, or on val")
+        self._check_tested()
         origin = self.origin()
         if isinstance(origin, str) and not (origin and Path(origin).exists()):
             raise ValueError(
@@ -156,11 +158,14 @@ class Evaluation(Stage):
         augment_of(self.data.test_augment, self.data)
         shifts_of(self.data)
         self._check_samples()
-        held = holding_of(json.dumps(self.data.source, sort_keys=True))
-        if held is not None and not held.classes:
+
+    def _check_tested(self) -> None:
+        if self.spec.tested not in ("test", "val"):
+            raise ValueError(f"tested={self.spec.tested}: evaluations test on test, or on val")
+        if self.spec.tested == "val" and not self.data_set().keeps_validation():
             raise ValueError(
-                f"{held.where} has no labels, which {self.name} needs: give a list with a column label, or folders by "
-                f"class; pre-training alone needs none"
+                f"the data keeps nothing for validation, on which whatever is chosen is tested; put files into val/, "
+                f"set {self.key}.source.val_share=0.1, or choose built-in data that keeps some: data=digits_validated"
             )
 
     def parameter_bytes(self) -> int:

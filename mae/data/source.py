@@ -183,6 +183,10 @@ class DataSet(ABC):
         """What there is for a spec to ask for, found without making or opening it; None where that cannot be said."""
         return None
 
+    def keeps_validation(self) -> bool:
+        """Whether it has items for what is chosen: by default where it has a field ``val`` above 0."""
+        return bool(getattr(self, "val", 0))
+
     def identity(self, use: Use) -> dict[str, object]:
         """What makes the items of ``use`` the same on every machine: the version, and what ``use`` reads."""
         version = getattr(self, "version", None)

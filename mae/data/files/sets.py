@@ -56,6 +56,9 @@ class FileSet(DataSet):
         sizes = {"pretrain": len(train), "train": len(train), "test": len(test)}
         return Holding(self.root, sizes, len(train.classes), getattr(self, "channels", 3))  # clips have three
 
+    def keeps_validation(self) -> bool:
+        return self.root is not None and self.sides().val is not None
+
     def reads(self, use: Use) -> dict[str, object]:
         """The shape, and the content of the files; without labels for pre-training, and none while no root is given."""
         if self.root is None:
