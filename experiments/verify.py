@@ -40,6 +40,7 @@ from mae.data.check.verify_clips import verify_clips  # noqa: E402
 from mae.data.clips.sets import ClipSet  # noqa: E402
 from mae.data.files.folders import Catalogue, Entry  # noqa: E402
 from mae.data.files.sets import FileSet  # noqa: E402
+from mae.data.pictures.folder import PictureFolder  # noqa: E402
 from mae.disk import write_text  # noqa: E402
 
 #: Lengths of clips that are tried to find out how many frames are taken.
@@ -119,7 +120,8 @@ def look(stages: Sequence[Stage], workers: int | None) -> VerifyReport:
     progress = sys.stderr.isatty()
     if isinstance(source, ClipSet):
         return verify_clips(found, least=max(map(frames_taken, stages)), workers=workers, progress=progress)
-    return verify(found, workers=workers, progress=progress)
+    assert isinstance(source, PictureFolder)
+    return verify(found, workers=workers, progress=progress, max_pixels=source.max_pixels)
 
 
 def frames_taken(stage: Stage) -> int:
