@@ -146,8 +146,11 @@ def load_ablation(name: str) -> Ablation:
         raise SpecError(
             f"{path} cannot be read ({error.strerror}); give the file of a table: ablation=PATH.yaml"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SpecError(f"{path}{line} is not YAML: {error.problem}; mend that line, or the one before") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}; save it as text in UTF-8") from error
     return parse_ablation(raw, path)
 
 

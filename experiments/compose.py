@@ -240,8 +240,10 @@ def _value(key: str, text: str) -> Any:
     try:
         return OverridesParser.create().parse_override(f"{key}={text}").value()
     except HydraException as error:
-        reason = str(error).strip().splitlines()[0]
-        raise SpecError(f"cannot read {key}={text}: {reason}; put quotes around a text with signs in it") from error
+        raise SpecError(
+            f"cannot read {key}={text}: write a number, a word, [a, b] or {{key: value}}, and put quotes around a "
+            f"text with signs in it"
+        ) from error
 
 
 def _check_own(config: Any, key: str) -> None:

@@ -77,7 +77,7 @@ def test_what_fits_is_planned(out: Path, pictures: Path, clips: Path, capsys: py
         (["data.source.root={root}/folder", "data.channels=1"], "give one number for each channel"),
         (["data.source.root={root}/folder", "pretrain.batch_size=21"], "batch_size=21 is more than the 20 samples"),
         (["data.source.root={root}/folder/train/cat"], "holds no files for training"),
-        (["data.source.root={root}/list.csv"], "has no labels, which finetune needs"),
+        (["data.source.root={root}/list.csv"], "has no labels, which finetune trains on"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
