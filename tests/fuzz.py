@@ -39,8 +39,8 @@ LISTED = ["data=k400", "data.source.train_list=train.csv", "data.source.test_lis
           "data.source.short_side=32"]  # fmt: skip
 SMOKE = ["ablation=decoder_depth", "row=1", "scale=smoke"]
 
-#: What a case does: it spoils something under a folder and says which command is to judge it, and its words.
-Case = tuple[Callable[[list[str]], int], list[str]]
+#: Which command is to judge something spoiled, its words, and whether it must find something wrong.
+Case = tuple[Callable[[list[str]], int], list[str], bool]
 
 
 def spoiled(content: bytes, chance: Random) -> bytes:
@@ -62,8 +62,9 @@ def spoiled(content: bytes, chance: Random) -> bytes:
     return chance.choice(ways)()
 
 
-def spoil(folder: Path, chance: Random) -> None:
-    """Spoil one to four files under ``folder``, or their names or places."""
+def spoil(folder: Path, chance: Random) -> bool:
+    """Spoil one to four files under ``folder``, or their names or places; whether any content changed."""
+    before = _contents(folder)
     for _ in range(chance.randint(1, 4)):
         path = chance.choice(sorted(item for item in folder.rglob("*") if item.is_file()))
         way = chance.randrange(6)
@@ -78,12 +79,17 @@ def spoil(folder: Path, chance: Random) -> None:
         else:
             path.unlink()
             path.symlink_to(chance.choice((folder, Path("/nowhere"), path)))
+    return _contents(folder) != before
+
+
+def _contents(folder: Path) -> Counter[bytes]:
+    return Counter(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 def pictures(folder: Path, chance: Random) -> Case:
     _pictures(folder)
-    spoil(folder, chance)
-    return _judged(chance, [*PICTURES, f"data.source.root={folder}"])
+    damaged = spoil(folder, chance)
+    return _judged(chance, [*PICTURES, f"data.source.root={folder}"], damaged)
 
 
 def films(folder: Path, chance: Random) -> Case:
@@ -110,7 +116,7 @@ def lists(folder: Path, chance: Random) -> Case:
 
 
 def weights(folder: Path, chance: Random) -> Case:
-    state = dict(_model().state_dict())
+    state, finite = dict(_model().state_dict()), True
     names = sorted(state)
     for _ in range(chance.randint(0, 3)):
         name = chance.choice(names)
@@ -124,6 +130,7 @@ def weights(folder: Path, chance: Random) -> Case:
             state[name] = found.to(chance.choice((torch.float16, torch.int64, torch.float64)))
         elif way == 4:
             state[name] = found * float("nan")
+            finite = "encoder" not in name  # of a decoder nothing is read
     path = folder / chance.choice(("w.safetensors", "w.pth", "w.ckpt", "w.bin", "w"))
     if path.suffix == ".safetensors":
         save_file(state, path)
@@ -136,7 +143,7 @@ def weights(folder: Path, chance: Random) -> Case:
         path.write_bytes(spoiled(path.read_bytes(), chance))
     if chance.random() < 0.1:
         path.unlink()
-    return _plan, [*SMOKE, "origin=file", f"origin.path={path}"]
+    return _plan, [*SMOKE, "origin=file", f"origin.path={path}"], not finite
 
 
 def tables(folder: Path, chance: Random) -> Case:
@@ -159,7 +166,7 @@ def tables(folder: Path, chance: Random) -> Case:
     content = "\n".join(lines).encode()
     path = folder / "mine.yaml"
     path.write_bytes(spoiled(content, chance) if chance.random() < 0.2 else content)
-    return _plan, [f"ablation={path}", "scale=smoke"]
+    return _plan, [f"ablation={path}", "scale=smoke"], False
 
 
 VALUES = (
@@ -231,13 +238,13 @@ KEYS = [
 
 def command_lines(folder: Path, chance: Random) -> Case:
     words = []
-    for _ in range(chance.randint(1, 3)):
-        word = f"{chance.choice(KEYS)}{chance.choice(('=', '=', '=', '==', ' = ', ''))}{chance.choice(VALUES)}"
+    for _ in range(chance.choice((1, 1, 1, 2, 3))):
+        word = f"{chance.choice(KEYS)}{chance.choice(('=',) * 12 + ('==', ' = ', ''))}{chance.choice(VALUES)}"
         if not word.startswith(("out=", "report_dir=")) or word.endswith("="):
             words.append(word)
     if chance.random() < 0.2:
         words.append("".join(chance.choice("abc=.,[]{}'\"$~/\\ 写#") for _ in range(chance.randint(1, 12))))
-    return _plan, [*SMOKE, *words]
+    return _plan, [*SMOKE, *words], False
 
 
 KINDS = (pictures, films, lists, weights, tables, command_lines)
@@ -282,9 +289,9 @@ def _plan(words: list[str]) -> int:
     return run.main([*words, "plan_only=true"])
 
 
-def _judged(chance: Random, words: list[str]) -> Case:
-    """Half of the files are looked at, half are planned with."""
-    return (verify.main, [*words, "workers=0"]) if chance.random() < 0.5 else (_plan, words)
+def _judged(chance: Random, words: list[str], damaged: bool = False) -> Case:
+    """Half of the files are looked at, which finds all damage; half are planned with, for which none is opened."""
+    return (verify.main, [*words, "workers=0"], damaged) if chance.random() < 0.5 else (_plan, words, False)
 
 
 @contextlib.contextmanager
@@ -309,7 +316,7 @@ def outcome(number: int) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "data"
         folder.mkdir()
-        command, words = kind(folder, chance)
+        command, words, damaged = kind(folder, chance)
         if command is _plan:
             words = [f"out={place}/out", f"report_dir={place}/report", "device=cpu", *words]
         said, complaint = io.StringIO(), io.StringIO()
@@ -323,6 +330,8 @@ def outcome(number: int) -> tuple[str, str]:
         lines = [line for line in complaint.getvalue().splitlines() if line.startswith("error: ")]
         if status == 2 and (len(lines) != 1 or len(lines[0]) < 25):
             return f"{kind.__name__}: NO SENTENCE", f"{' '.join(words)}\n{complaint.getvalue()[-600:]}"
+        if status == 0 and damaged:
+            return f"{kind.__name__}: SILENT", " ".join(words)
         names = {0: "planned or clean", 1: "problems named", 2: "refused in a sentence"}
         return f"{kind.__name__}: {names.get(status, f'STATUS {status}')}", f"{' '.join(words)[-300:]} | {lines}"
 

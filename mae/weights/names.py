@@ -67,7 +67,7 @@ def read(path: Path | str) -> Weights:
 
     Of a ``.safetensors`` file, or one that ``torch.save`` wrote, nothing but tensors is loaded. Of several encoders a
     teacher comes first, else the first is taken. A key without a bias, as VideoMAE's, gets one of zeros. ValueError
-    when the file cannot be read, or holds no encoder.
+    when the file cannot be read, holds no encoder, or one whose numbers are not finite.
     """
     path = Path(path)
     found = {WRAPPERS.sub(r"\1", name): tensor for name, tensor in tensors_at(path).items()}
@@ -85,6 +85,8 @@ def read(path: Path | str) -> Weights:
             tensors[_renamed(inside)] = tensor.float()
         else:
             aside.append(name)
+    if broken := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+        raise ValueError(f"{path} has numbers in {broken} that are not finite; give the weights of another training")
     tensors = _fused(tensors)
     weight = tensors["embed.weight"]
     if weight.ndim > 2:  # a convolution: (D, C, [pt,] ph, pw) -> (D, pt, ph, pw, C), the order of Grid.patchify
