@@ -15,7 +15,7 @@ from PIL import Image
 from experiments import run as command
 from experiments import verify, work
 from experiments.ablation import load_ablation, short_name
-from experiments.command import answer
+from experiments.command import answer, home
 from experiments.compose import compose
 from experiments.plan import variant
 from experiments.tracking import EXPERIMENT, Tracker, measurements, tracking_uri
@@ -162,3 +162,12 @@ def test_a_command_can_say_so_without_what_windows_lacks(module: str) -> None:
     )
     assert done.returncode == 2, done.stderr.decode()[-2000:]
     assert b"Linux and macOS" in done.stderr
+
+
+def test_where_it_is_installed_commands_write_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert home() == ROOT
+    monkeypatch.setattr("experiments.command.CONF", tmp_path / "site-packages" / "experiments" / "conf")
+    monkeypatch.chdir(tmp_path)
+    assert home() == tmp_path

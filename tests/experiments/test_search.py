@@ -275,3 +275,28 @@ def test_a_damaged_study_is_named_in_one_sentence(
     error = capsys.readouterr().err
     assert "optuna.db" in error
     assert "move a damaged file away" in error
+
+
+def test_a_narrowed_range_leaves_out_the_trials_beyond_it(tmp_path: Path) -> None:
+    wide = Study("s", storage_url(tmp_path), tmp_path, RATIO, (0.9, 0.5))
+    for _ in range(2):
+        with wide.claim(2, lambda count: None) as turn:
+            assert turn is not None
+            wide.complete(turn, turn.suggested, [Result(0, turn.suggested, "f", "r")])
+    narrow = Study("s", storage_url(tmp_path), tmp_path, Parameter("mask.ratio", 0.2, 0.8, "masking ratio"), (0.5,))
+    assert [trial.value for trial in narrow.trials()] == [0.5]
+    with narrow.claim(2, lambda count: None) as turn:
+        assert turn is not None
+        assert 0.2 <= turn.suggested <= 0.8
+
+
+def test_a_logarithmic_range_is_drawn_evenly_in_the_logarithm(tmp_path: Path) -> None:
+    rate = Parameter("pretrain.base_lr", 1e-6, 1.0, "base rate", log=True)
+    study = Study("s", storage_url(tmp_path), tmp_path, rate, (1e-3,))
+    drawn = []
+    for _ in range(5):
+        with study.claim(5, lambda count: None) as turn:
+            assert turn is not None
+            drawn.append(turn.suggested)
+            study.complete(turn, turn.suggested, [Result(0, 1.0, "f", "r")])
+    assert min(drawn) < 1e-2  # drawn evenly, one in a hundred would be

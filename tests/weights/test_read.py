@@ -237,3 +237,11 @@ def test_a_still_clip_is_embedded_as_its_picture() -> None:
     expected = images.embed(IMAGE.patchify(picture))  # type: ignore[operator]
     torch.testing.assert_close(clips.embed(still), expected.repeat(1, CLIP.t, 1))
     assert torch.equal(clips.blocks[1].mlp.fc2.weight, images.blocks[1].mlp.fc2.weight)  # type: ignore[index,union-attr]
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = dict(image_encoder().state_dict())
+    state["blocks.0.attn.qkv.weight"] = state["blocks.0.attn.qkv.weight"] * float("nan")
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"numbers in blocks\.0\.attn\.qkv\.weight that are not finite"):
+        read(tmp_path / "w.safetensors")
