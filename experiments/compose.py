@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
@@ -238,12 +239,21 @@ def _value(key: str, text: str) -> Any:
         # what is not expanded is a part of the name, and no reference to another key
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", expanded(text) if last in PATHS else text)
     try:
-        return OverridesParser.create().parse_override(f"{key}={text}").value()
+        value = OverridesParser.create().parse_override(f"{key}={text}").value()
+        if not _finite(value):
+            raise SpecError(f"{key}={text}: give finite numbers")
+        return value
     except HydraException as error:
         raise SpecError(
             f"cannot read {key}={text}: write a number, a word, [a, b] or {{key: value}}, and put quotes around a "
             f"text with signs in it"
         ) from error
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_own(config: Any, key: str) -> None:

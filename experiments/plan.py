@@ -132,7 +132,7 @@ def _facts(spec: Spec, stage: str) -> dict[str, object]:
             "steps": made.steps(),
             "weights": made.parameter_bytes(),
         }
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise SpecError(str(error)) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -106,7 +106,7 @@ class Spec:
     @classmethod
     def of(cls, tree: Tree, own: Path | None = None) -> Spec:
         """Read a resolved tree; SpecError names the section with an unknown or a missing key."""
-        size = {"input_size": tuple}
+        size = {"input_size": _counts(2), "channels": _count, "frames": _count}
         if tree["precision"] not in PRECISIONS:
             raise SpecError(f"precision={tree['precision']} is not possible; choose {', '.join(PRECISIONS)}")
         return cls(
@@ -114,7 +114,7 @@ class Spec:
             seed=tree["seed"],
             precision=tree["precision"],
             tested=tree["tested"],
-            model=typed(Model, tree["model"], "model", {"patch": tuple}),
+            model=typed(Model, tree["model"], "model", {"patch": _counts(3)}),
             data=typed(Data, tree["data"], "data", size),
             evaluate_data=typed(Data, tree["evaluate_data"], "evaluate_data", size),
             method=tree["method"],
@@ -133,6 +133,24 @@ class Spec:
     def but(self, **values: Any) -> Spec:
         """The same row with another seed, or with the precision that ``auto`` stands for."""
         return replace(self, **values, tree={**self.tree, **values})
+
+
+def _count(value: Any) -> int:
+    """A whole number of at least 1; ValueError if it is none."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value} is no whole number of at least 1")
+    return value
+
+
+def _counts(many: int) -> Callable[[Any], tuple[int, ...]]:
+    """A reader of ``many`` such numbers."""
+
+    def read(values: Any) -> tuple[int, ...]:
+        if not isinstance(values, list | tuple) or len(values) != many:
+            raise ValueError(f"{values} are not {many} whole numbers")
+        return tuple(map(_count, values))
+
+    return read
 
 
 def spec_of(

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 
 from experiments import run, verify
 from experiments.ablation import load_ablation
+from experiments.compose import compose, flatten
 from experiments.plan import plan
 from tests.data.clips.clip_writer import numbered, write
 
@@ -247,7 +248,38 @@ def command_lines(folder: Path, chance: Random) -> Case:
     return _plan, [*SMOKE, *words], False
 
 
-KINDS = (pictures, films, lists, weights, tables, command_lines)
+def numbers(folder: Path, chance: Random) -> Case:
+    """A key of the spec that holds numbers, with others."""
+    found = flatten(compose("smoke", []))
+    keys = [key for key, value in found.items() if isinstance(value, int | float | list)]
+    key = chance.choice([key for key in keys if not key.startswith(("evaluate_data.", "method."))])
+    broken = "nan" in (text := chance.choice(NUMBERS)) or "inf" in text or "999" in text
+    return _plan, [*SMOKE, f"{key}={text}"], broken
+
+
+NUMBERS = [
+    "0",
+    "-1",
+    "0.5",
+    "2",
+    "1e999",
+    "1_000",
+    "nan",
+    "-0.0",
+    "1e-300",
+    "[0]",
+    "[-1,2]",
+    "[nan,nan]",
+    "[]",
+    "[1,2,3]",
+    "[0.5,0.5,0.5]",
+    "[1e999,1]",
+    "[4,4]",
+    "3.7",
+    "inf",
+]
+
+KINDS = (pictures, films, lists, weights, tables, command_lines, numbers)
 
 
 def _pictures(folder: Path) -> None:

@@ -108,6 +108,10 @@ class Stage(ABC):
         """The section that a user sets to change the recipe."""
         return PRETRAIN if self.name == PRETRAIN else f"evaluate.{self.name}.protocol.recipe"
 
+    @property
+    def _augment_key(self) -> str:
+        return "augment" if self.name == PRETRAIN else f"evaluate.{self.name}.augment"
+
     def fingerprint(self) -> str:
         """The name of the training: the hash of its identity."""
         return fingerprint(self.identity())
@@ -124,6 +128,14 @@ class Stage(ABC):
                 f"{self.key}.mean={list(data.mean)} and {self.key}.std={list(data.std)} are not for "
                 f"{self.key}.channels={data.channels}: give one number for each channel"
             )
+        augments = ((self._augment_key, self.augment), (f"{self.key}.test_augment", data.test_augment))
+        for key, section in augments:
+            size = section.get("size", data.input_size)
+            if tuple([size] * 2 if isinstance(size, int) else size) != data.input_size:
+                raise ValueError(
+                    f"{key}.size={size} is not what the model sees, {self.key}.input_size={list(data.input_size)}: "
+                    f"set that, which both follow"
+                )
         if held is not None:
             self._check_held(held)
         if self.recipe is not None and self.recipe.batch_size > data.samples[self.side]:

@@ -39,6 +39,8 @@ class Recipe:
         for name in ("warmup_epochs", "weight_decay", "min_lr"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} is negative")
+        if len(self.betas) != 2 or not all(0 <= share < 1 for share in (*self.betas, self.momentum)):
+            raise ValueError(f"betas={self.betas}, momentum={self.momentum}: give numbers from 0 to below 1, two betas")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
 

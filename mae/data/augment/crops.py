@@ -163,9 +163,9 @@ class RandomResizedCrop(Crop):
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise DataError(f"RandomResizedCrop: scale={self.scale} is not a range within (0, 1].")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
+        if len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise DataError(f"RandomResizedCrop: ratio={self.ratio} is not a range of positive numbers.")
         if self.interpolation not in RADIUS:
             known = ", ".join(RADIUS)
