@@ -21,6 +21,10 @@ PLAIN_ATTENTION_TOKENS_ELSEWHERE = 256
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
+#: A deeper stack is a slip of the keyboard: only to make it would take minutes.
+MOST_BLOCKS = 1000
+
+
 @dataclass(frozen=True)
 class Transformer:
     """It says how wide and how deep a stack of pre-norm blocks is, and how many attention heads each has."""
@@ -35,6 +39,8 @@ class Transformer:
             raise ValueError(
                 f"a transformer of width {self.width} and depth {self.depth} cannot have {self.heads} heads"
             )
+        if self.depth > MOST_BLOCKS:
+            raise ValueError(f"a transformer of depth {self.depth} is deeper than {MOST_BLOCKS} blocks; choose fewer")
 
     def blocks(self) -> nn.ModuleList:
         """Make the stack afresh."""

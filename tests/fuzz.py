@@ -326,12 +326,16 @@ def _judged(chance: Random, words: list[str], damaged: bool = False) -> Case:
     return (verify.main, [*words, "workers=0"], damaged) if chance.random() < 0.5 else (_plan, words, False)
 
 
+class Hung(BaseException):
+    """A case takes too long; no command answers for it, as it would for an error."""
+
+
 @contextlib.contextmanager
 def limited() -> Iterator[None]:
-    """TimeoutError after a minute."""
+    """``Hung`` after a minute."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError
+        raise Hung
 
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
@@ -355,11 +359,13 @@ def outcome(number: int) -> tuple[str, str]:
         try:
             with limited(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(complaint):
                 status = command(words)
-        except TimeoutError:
+        except Hung:
             return f"{kind.__name__}: HANGS", " ".join(words)
         except BaseException:
             return f"{kind.__name__}: TRACEBACK", f"{' '.join(words)}\n{traceback.format_exc()[-1500:]}"
         lines = [line for line in complaint.getvalue().splitlines() if line.startswith("error: ")]
+        if status == 1 and command is _plan:
+            return f"{kind.__name__}: FAILS", f"{' '.join(words)}\n{complaint.getvalue()[-600:]}"
         if status == 2 and (len(lines) != 1 or len(lines[0]) < 25):
             return f"{kind.__name__}: NO SENTENCE", f"{' '.join(words)}\n{complaint.getvalue()[-600:]}"
         if status == 0 and damaged:

@@ -128,6 +128,7 @@ def test_clips_that_do_not_fit_are_refused(
         ([*BUILTIN, "data.input_size=[24]"], "are not 2 whole numbers"),
         ([*BUILTIN, "data.channels=-1"], "-1 is no whole number of at least 1"),
         ([*BUILTIN, "pretrain.betas=[0.9]"], "give numbers from 0 to below 1, two betas"),
+        ([*BUILTIN, "model.encoder.depth=1000000"], "is deeper than 1000 blocks"),
         ([*BUILTIN, "pretrain.base_lr=nan"], "pretrain.base_lr=nan: give finite numbers"),
         ([*FILMS, "data.classes=7"], "classes, the spec says"),
         ([*FILMS, "data.source.frames=8", "data.frames=16"], "has 8 frames, 16 are asked for"),
@@ -143,6 +144,13 @@ def test_settings_that_do_nothing_or_cannot_be_are_refused(
 
 def test_a_setting_that_states_what_holds_anyway_is_fine(out: Path) -> None:
     assert plan_only(out, *BUILTIN, "mask.ratio=0.75", "target=pixels", "evaluate/knn=default", "precision=fp32") == 0
+
+
+def test_a_link_that_leads_to_itself_is_refused(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loop = tmp_path / "folder" / "train" / "cat" / "0.png"
+    loop.parent.mkdir(parents=True)
+    loop.symlink_to(loop)
+    assert f"{loop} cannot be looked at" in refused(out, capsys, *PICTURES, f"data.source.root={tmp_path / 'folder'}")
 
 
 @pytest.mark.parametrize("key", ["out", "report_dir"])

@@ -39,7 +39,10 @@ class FileSet(DataSet):
             raise DataError("The data is a folder of files and none is named; add data.source.root=PATH.")
         if not 0 <= self.val_share < 1:
             raise DataError(f"val_share={self.val_share} is no share; choose one from 0 to below 1, such as 0.1.")
-        sides = self.listed(Path(self.root))
+        try:
+            sides = self.listed(Path(self.root))
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be looked at ({error.strerror}); mend or remove it.") from error
         if not self.val_share:
             return sides
         if sides.val is not None:
