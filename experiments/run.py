@@ -185,18 +185,18 @@ def _plan(ablations: Sequence[Ablation], options: Options) -> int:
 def _run(ablations: Sequence[Ablation], options: Options, started: float) -> int:
     from experiments.tracking import Tracker, measurements, tracking_uri
 
+    jobs = planned(ablations, options)
     tracker = Tracker(tracking_uri(options.out), options.out)
     ended = ""
     if options.seeds == AUTO:
-        offer = offer_of(options.device)
         ended = deciding(ablations, options).decide(
             measured=lambda: measured(ablations, options),
             run=lambda jobs: _do(jobs, tracker, options),
-            workers=options.workers or workers_for(planned(ablations, options), options.scale, offer),
+            workers=options.workers or workers_for(jobs, options.scale, offer_of(options.device)),
             budget=seconds_of(options.budget or BUDGET),
         )
     else:
-        _do(planned(ablations, options), tracker, options)
+        _do(jobs, tracker, options)
     local = measurements(tracker.uri, [ablation.name for ablation in ablations])
     show(ablations, options, local, time.monotonic() - started)
     if ended:
@@ -234,9 +234,10 @@ def measured(ablations: Sequence[Ablation], options: Options) -> pd.DataFrame:
     from reports.collect import EVIDENCE, collect, merge, tidy, validate
 
     local = measurements(tracking_uri(options.out))
-    found = merge(tidy(), tidy() if local.empty else validate(local, "the tracking database"))
     if options.reuse == "committed":
         found = collect(EVIDENCE, local)
+    else:
+        found = tidy() if local.empty else merge(tidy(), validate(local, "the tracking database"))
     return up_to_date(found, ablations, options)
 
 

@@ -1,6 +1,6 @@
 """Look at every file that a table would read, with the code and the settings of its run, before anything is trained.
 
-Usage: python experiments/verify.py ablation=NAME [scale=smoke|desk|gpu|paper] [report=FILE.json] [KEY=VALUE ...]
+Usage: python experiments/verify.py ablation=NAME [scale=NAME] [report=FILE.json] [KEY=VALUE ...]
 
   ablation      a table by name, or one of one's own by its file: PATH/my_table.yaml
   scale         as for run.py (default: desk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,32 +119,33 @@ class SomethingSomething(ClipSet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UCF101(ClipSet):
-    """UCF101 by the official files in the folder ``lists``, clips in ``videos``, both under ``root``."""
+class FoldedClips(ClipSet):
+    """Clips in ``videos`` that official files in the folder ``lists`` divide in folds, both under ``root``."""
 
     lists: str
     videos: str
     fold: int = 1
 
+    @abstractmethod
+    def side(self, folder: Path, split: str, root: Path) -> Listing:
+        """The clips of a split of the fold, by the files in ``folder``."""
+
     def listed(self, root: Path) -> Sides:
-        train, test = (
-            lists.ucf101(root / self.lists, split, root=root / self.videos, fold=self.fold)
-            for split in ("train", "test")
-        )
+        train, test = (self.side(root / self.lists, split, root / self.videos) for split in ("train", "test"))
         return Sides(train, None, test)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HMDB51(ClipSet):
-    """HMDB51 by the official files in the folder ``lists``, clips in ``videos``/<class>/, both under ``root``."""
+class UCF101(FoldedClips):
+    """UCF101 by its official files; clips in ``videos``."""
 
-    lists: str
-    videos: str
-    fold: int = 1
+    def side(self, folder: Path, split: str, root: Path) -> Listing:
+        return lists.ucf101(folder, split, root=root, fold=self.fold)
 
-    def listed(self, root: Path) -> Sides:
-        train, test = (
-            lists.hmdb51(root / self.lists, split, root=root / self.videos, fold=self.fold)
-            for split in ("train", "test")
-        )
-        return Sides(train, None, test)
+
+@dataclass(frozen=True, kw_only=True)
+class HMDB51(FoldedClips):
+    """HMDB51 by its official files; clips in ``videos``/<class>/."""
+
+    def side(self, folder: Path, split: str, root: Path) -> Listing:
+        return lists.hmdb51(folder, split, root=root, fold=self.fold)
