@@ -102,6 +102,11 @@ def origin(spec: Spec, stages: Sequence[str]) -> tuple[list[bool], str]:
     return [not Evaluation(spec, stage).pretrained for stage in stages], shape(spec)
 
 
+def labels(spec: Spec, stages: Sequence[str]) -> tuple[int, list[bool]]:
+    """How many labels the evaluations have, and whether each starts from random weights."""
+    return spec.evaluate_data.samples["train"], [not Evaluation(spec, stage).pretrained for stage in stages]
+
+
 def averaged(spec: Spec, stages: Sequence[str]) -> tuple[list[bool], str]:
     """Whether each evaluation tests averaged weights, and the shape of the encoder."""
     heads = [Evaluation(spec, stage).head for stage in stages]
@@ -153,7 +158,7 @@ OBSERVED: dict[str, Observable] = {
     f.__name__: f
     for f in (
         *(visible, mask, parameters, steps, batch, target, frames),
-        *(trained, origin, start, averaged, data, loss, weights),
+        *(trained, origin, labels, start, averaged, data, loss, weights),
     )
 }
 
