@@ -11,7 +11,7 @@ import pandas as pd
 from reports.collect import scales_of, stem
 from reports.files import write_atomically
 from reports.verdicts.allocation import planned_looks
-from reports.verdicts.cells import cells, summarise, unreadable
+from reports.verdicts.cells import cells, collapsed, summarise, unreadable
 from reports.verdicts.judge import UNDECIDED, judge_table, prior_of_claim
 from reports.verdicts.power import minutes_per_seed, seeds_needed, smallest_visible
 from reports.verdicts.sharing import Sharing
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from experiments.ablation import Ablation
     from reports.verdicts.judge import Judgement
 
-TABLE_COLUMNS = ("row", "metric", "paper", "mean", "std", "n", "ci_low", "ci_high", "scale", "verdict", "unreadable")
+TABLE_COLUMNS = (
+    "row", "metric", "paper", "mean", "std", "n", "ci_low", "ci_high", "scale", "verdict", "unreadable",
+    "collapsed",
+)  # fmt: skip
 CLAIM_COLUMNS = (
     "claim", "whose", "scale", "verdict", "corrected", "difference", "leans", "ci_low", "ci_high", "level", "n", "p",
     "test", "visible", "seeds", "minutes", "paper",
 )  # fmt: skip
 _TABLE_TEXT = ("row", "metric", "scale", "verdict")
-_COUNTS = ("n", "unreadable")
+_COUNTS = ("n", "unreadable", "collapsed")
 _CLAIM_TEXT = ("claim", "whose", "scale", "verdict", "corrected", "leans", "test", "paper")
 
 
@@ -35,10 +38,10 @@ def table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
     """Return one line per row and column of the published table, with the columns `TABLE_COLUMNS`.
 
     `metric` is the ablation's name of the column. A cell that was not run has n = 0 and an empty mean. `unreadable`
-    is the most items that a seed could not read.
+    is the most items that a seed could not read, `collapsed` the number of seeds whose pre-training collapsed.
     """
     measured = cells(ablation, frame, scale, variant)
-    lost = unreadable(ablation, frame, scale, variant)
+    lost, fallen = unreadable(ablation, frame, scale, variant), collapsed(ablation, frame, scale, variant)
     lines: list[tuple[object, ...]] = []
     for label, row in ablation.rows.items():
         for name in ablation.columns:
@@ -47,7 +50,7 @@ def table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
             verdict = value_verdict(scale, published, found, ablation.columns[name])
             interval = (found.ci_low, found.ci_high)
             numbers = (published, found.mean, found.std, found.n, *interval)
-            lines.append((label, name, *numbers, scale, verdict, lost.get((label, name), 0)))
+            lines.append((label, name, *numbers, scale, verdict, lost.get((label, name), 0), fallen.get(label, 0)))
     return _typed(lines, TABLE_COLUMNS)
 
 

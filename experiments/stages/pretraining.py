@@ -16,9 +16,15 @@ from experiments.spec import PRETRAIN, Data, Section
 from experiments.stages.sketch import bytes_of, meta_method, recipe_of, shapes_of
 from experiments.stages.stage import Outcome, Stage, unreadable
 from mae.data.clips.sampling import Sampling
+from mae.data.source import Augment, Source
+from mae.methods import Method
+from mae.methods.collapse import COLLAPSED, spread_of
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 from mae.train.pretrain import pretrain
+
+#: Samples whose features are looked at for a collapse.
+WATCHED = 256
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,20 @@ class Pretraining(Stage):
         return bytes_of(meta_method(shapes_of(self.spec)))
 
     def check(self) -> None:
-        meta_method(shapes_of(self.spec))
+        method = meta_method(shapes_of(self.spec))
         self.sampling()
         augment_of(self.augment, self.data)
         self._check_samples()
+        kind = type(method).__name__
+        if self.recipe.batch_size < method.least_batch:
+            raise ValueError(
+                f"{kind} compares the samples of a batch: set pretrain.batch_size to {method.least_batch} or more"
+            )
+        if method.views > 1 and self.data_set().streams():
+            raise ValueError(
+                f"{kind} wants {method.views} views of a sample, and files that are decoded for every batch give one; "
+                f"choose data that are decoded once"
+            )
 
     def run(self, start: Mapping[str, Tensor] | None, cache: Path, runtime: Runtime) -> Outcome:
         splits, augment = assembled(self.look(), self.spec.seed, cache, runtime.device)
@@ -97,6 +113,16 @@ class Pretraining(Stage):
             "hours": fitted.seconds / 3600,
             "samples_per_second": fitted.samples_per_second,
             "gflops": method.flops() / 1e9,
+            **self._spread(method, source, view, runtime),
             **unreadable(splits.pretrain),
         }
         return Outcome(results, method.state_dict(), method.pictures(clips, seed=0), method.note)
+
+    @staticmethod
+    @torch.no_grad()
+    def _spread(method: Method, source: Source, view: Augment, runtime: Runtime) -> dict[str, float]:
+        """How far apart the features of samples lie, and whether the training has collapsed."""
+        rows = torch.arange(min(WATCHED, len(source)))
+        batch = next(iter(source.batches([rows], runtime.device)))
+        found = spread_of(method.compared(view(batch.images, torch.Generator(runtime.device))))
+        return {**found._asdict(), **({"collapsed": 1.0} if found.feature_std < COLLAPSED else {})}

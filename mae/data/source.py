@@ -187,6 +187,10 @@ class DataSet(ABC):
         """Whether it has items for what is chosen: by default where it has a field ``val`` above 0."""
         return bool(getattr(self, "val", 0))
 
+    def streams(self) -> bool:
+        """Whether each file is cropped as it is read, so that a step has one view of it."""
+        return False
+
     def identity(self, use: Use) -> dict[str, object]:
         """What makes the items of ``use`` the same on every machine: the version, and what ``use`` reads."""
         version = getattr(self, "version", None)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Generator, Tensor, nn
 
 from mae.data.clips.sampling import Sampling
+from mae.data.source import Augment
 from mae.model import Encoder
 from mae.train.views import Views
 
@@ -17,10 +18,11 @@ class Method(nn.Module, ABC):
 
     A kind must say ``loss`` and ``flops``; the rest has a default. Its constructor raises ValueError if its parts do
     not fit one another, also on the meta device, so that nothing is trained in vain. ``views`` is the number of
-    augmented views of a sample that a step wants.
+    augmented views of a sample that a step wants, ``least_batch`` the smallest batch that the loss is defined for.
     """
 
     views: int = 1
+    least_batch: int = 1
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -44,8 +46,20 @@ class Method(nn.Module, ABC):
     def prepare(self, views: Views) -> None:
         """Fit what must be fitted before the first step to the run's own training views."""
 
+    def looks(self, augment: Augment) -> Sequence[Augment]:
+        """Say how each view is made: by the recipe's own ``augment``, unless a kind says otherwise."""
+        return [augment] * self.views
+
     def after_step(self, done: float) -> None:
         """Follow a step of the optimiser, by which the share ``done`` of the training, in (0, 1], is done."""
+
+    def compared(self, views: Tensor) -> Tensor:
+        """Return what tells samples apart for this objective, ``(B, K)``, of normalised ``views: (B, C, [T,] H, W)``.
+
+        When it is nearly the same for all samples, the training has collapsed.
+        """
+        latent = self.encoder(self.encoder.grid.patchify(views))
+        return latent[:, self.encoder.prefix :].mean(1).float()
 
     def sampling(self, sampling: Sampling) -> Sampling:
         """Say how clips must be sampled when the encoder is to see the frames of ``sampling``."""

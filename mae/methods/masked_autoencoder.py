@@ -57,8 +57,14 @@ class MaskedAutoencoder(MaskedPrediction):
         return prediction
 
     def flops(self) -> float:
-        encoded = self.encoder.length(self.visible)
-        return self.encoder.flops(self.visible) + self.decoder.flops(encoded, self.asked) + self.target_flops
+        encoded, decoded = self.encoder.length(self.visible), self.encoder.length(self.decoded)
+        decoder = self.decoder.flops(encoded, decoded, self.asked)
+        return self.encoder.flops(self.visible) + decoder + self.target_flops
+
+    @property
+    def decoded(self) -> int:
+        """Count how many patches of a sample the decoder sees."""
+        return self.encoder.grid.num_patches
 
 
 class Decoder(nn.Module):
@@ -94,8 +100,8 @@ class Decoder(nn.Module):
             x = block(x)
         return self.head(self.norm(x[:, -mask.drop.shape[1] :][:, predicted]))
 
-    def flops(self, encoded: int, asked: int) -> float:
-        """Count the forward pass of one sample: ``encoded`` tokens arrive, ``asked`` patches are predicted."""
+    def flops(self, encoded: int, decoded: int, asked: int) -> float:
+        """Count the forward pass of one sample: ``encoded`` tokens arrive, ``decoded`` run, ``asked`` are predicted."""
         embedding = linear_flops(encoded, self.embed.in_features, self.shape.width)
         prediction = linear_flops(asked, self.shape.width, self.head.out_features)
-        return embedding + self.shape.flops(self.prefix + self.grid.num_patches) + prediction
+        return embedding + self.shape.flops(decoded) + prediction

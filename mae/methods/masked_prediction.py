@@ -118,3 +118,43 @@ class MaskedPrediction(Method):
             pictures["reconstruction"] = grid.unpatchify(torch.zeros_like(patches).scatter(1, ids, prediction))
             pictures["pasted"] = grid.unpatchify(patches.scatter(1, ids, prediction))
         return pictures
+
+
+class PartlyPredicted(MaskedPrediction):
+    """Of the dropped patches only the share ``predicted_share`` is predicted, another part of them in each step.
+
+    A kind may say which come first (``last``). ValueError if the share of what is dropped comes to nothing.
+    """
+
+    few: int
+
+    def predict_only(self, predicted_share: float) -> None:
+        """Predict this share of what a mask drops."""
+        dropped = super().asked
+        self.few = round(dropped * predicted_share)
+        if not 0 < self.few <= dropped:
+            raise ValueError(
+                f"predicted_share={predicted_share} of {dropped} dropped patches predicts {self.few}; "
+                "choose a share above 0 and at most 1"
+            )
+
+    def last(self, ids: Tensor) -> Tensor | None:
+        """Flag those of the dropped patches ``ids: (B, M)`` that are predicted only when there are no others left."""
+        return None
+
+    def loss(self, views: Sequence[Tensor], generator: Generator) -> Tensor:
+        (clips,) = views
+        mask = self.strategy(len(clips), self.encoder.grid, generator)
+        predicted, asked = self.frames.predicted(mask, self.encoder.grid)
+        dropped = mask.drop[:, predicted]
+        scores = torch.rand(dropped.shape, generator=generator, device=dropped.device)
+        if (last := self.last(dropped)) is not None:
+            scores = scores + last
+        few = scores.argsort(1)[:, : self.few].sort(1).values
+        seen, patches = self.patches(clips)
+        prediction = self.predict(seen, Mask(mask.keep, dropped.gather(1, few)), slice(None))
+        return self.error(prediction, patches, Mask(asked.keep, asked.drop.gather(1, few)))
+
+    @property
+    def asked(self) -> int:
+        return self.few

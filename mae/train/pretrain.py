@@ -17,12 +17,12 @@ def pretrain(method: Method, source: Source, augment: Augment, recipe: Recipe, r
 
     What the method must fit first (principal components, a tokenizer) is fitted to such views and becomes a part of it.
     """
-    views = Views(source, augment, runtime)
+    views, looks = Views(source, augment, runtime), method.looks(augment)
     method.prepare(views)
     choose_attention(method, runtime.device, method.encoder.length(), runtime.precision)
 
     def loss_fn(batch: Batch, generator: Generator) -> Tensor:
-        return method.loss([augment(batch.images, generator) for _ in range(method.views)], generator)
+        return method.loss([look(batch.images, generator) for look in looks], generator)
 
     fitted = fit(method, recipe.build(method), loss_fn, source, recipe, runtime, after_step=method.after_step)
     if views.checkpoints:

@@ -89,6 +89,10 @@ def remarks(ablation: Ablation, values: pd.DataFrame, scale: str, variant: str =
     if lines:
         counts = ", ".join(f"{line['unreadable']} ({line['row']}, {line['metric']})" for line in lines)
         found.append(f"Items that could not be read and were left out: {counts}.")
+    fallen = values[(values["scale"] == scale) & (values["collapsed"] > 0)]
+    if len(fallen):
+        rows = ", ".join(f"{row} ({count} seeds)" for row, count in fallen.groupby("row")["collapsed"].max().items())
+        found.append(f"Pre-training collapsed, so that all samples got nearly the same features: {rows}.")
     return found
 
 

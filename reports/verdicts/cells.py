@@ -78,3 +78,10 @@ def unreadable(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str
         part = chosen[chosen["metric"] == f"{column.stage}/unreadable"]
         found |= {(str(row), name): int(most) for row, most in part.groupby("row")["value"].max().items()}
     return found
+
+
+def collapsed(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = "") -> dict[str, int]:
+    """Return, by row, how many seeds had a pre-training that gave all samples the same features; none where none."""
+    chosen = frame[(frame["ablation"] == ablation.name) & (frame["variant"] == variant) & (frame["scale"] == scale)]
+    part = chosen[chosen["metric"] == "pretrain/collapsed"]
+    return {str(row): int(count) for row, count in part.groupby("row")["seed"].nunique().items()}

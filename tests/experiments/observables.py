@@ -107,6 +107,14 @@ def labels(spec: Spec, stages: Sequence[str]) -> tuple[int, list[bool]]:
     return spec.evaluate_data.samples["train"], [not Evaluation(spec, stage).pretrained for stage in stages]
 
 
+def objective(spec: Spec, stages: Sequence[str]) -> tuple[str, list[bool]]:
+    """What is pre-trained for, with its target if any, and whether each evaluation starts from random weights."""
+    with torch.device("meta"):
+        method = method_of(spec)
+    target = type(method.target).__name__ if isinstance(method, MaskedPrediction) else ""
+    return f"{type(method).__name__} {target}", [not Evaluation(spec, stage).pretrained for stage in stages]
+
+
 def averaged(spec: Spec, stages: Sequence[str]) -> tuple[list[bool], str]:
     """Whether each evaluation tests averaged weights, and the shape of the encoder."""
     heads = [Evaluation(spec, stage).head for stage in stages]
@@ -158,7 +166,7 @@ OBSERVED: dict[str, Observable] = {
     f.__name__: f
     for f in (
         *(visible, mask, parameters, steps, batch, target, frames),
-        *(trained, origin, labels, start, averaged, data, loss, weights),
+        *(trained, objective, origin, labels, start, averaged, data, loss, weights),
     )
 }
 

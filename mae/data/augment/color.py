@@ -74,9 +74,9 @@ def adjust_color(images: Tensor, brightness: Tensor, contrast: Tensor, saturatio
     factors = (brightness, contrast, saturation, hue)
     brightness, contrast, saturation, hue = (x[:, None, None, None] for x in factors)
     images = (images * brightness).clamp_(0, 1)
-    mean = _grey(images).mean((-2, -1), keepdim=True)
+    mean = grey(images).mean((-2, -1), keepdim=True)
     images = torch.lerp(mean, images, contrast).clamp_(0, 1)
-    images = torch.lerp(_grey(images), images, saturation).clamp_(0, 1)
+    images = torch.lerp(grey(images), images, saturation).clamp_(0, 1)
 
     red, green, blue = images.unbind(1)
     value, low = images.amax(1), images.amin(1)
@@ -92,6 +92,9 @@ def adjust_color(images: Tensor, brightness: Tensor, contrast: Tensor, saturatio
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
-def _grey(images: Tensor) -> Tensor:
+def grey(images: Tensor) -> Tensor:
+    """The grey of every pixel of ``images: (B, 3, H, W)`` as ``(B, 1, H, W)``; DataError without three channels."""
+    if images.shape[1] != 3:
+        raise DataError(f"A grey needs 3 channels (RGB), the pictures have {images.shape[1]}; leave it out.")
     weights = images.new_tensor([0.2989, 0.587, 0.114])  # ITU-R BT.601, in the digits torchvision uses
     return (images * weights[:, None, None]).sum(1, keepdim=True)

@@ -62,11 +62,12 @@ def staged(source: Source, augment: Augment) -> tuple[Source, Augment]:
     """``source`` and ``augment``; where the source crops as it reads, the first step is given to it."""
     if not isinstance(source, CropsAsRead):
         return source, augment
-    crop, *rest = _steps(augment)
+    crop, *rest = steps(augment)
     return source.through(crop), Compose(tuple(rest))
 
 
-def _steps(augment: Augment) -> list[Augment]:
+def steps(augment: Augment) -> list[Augment]:
+    """List the steps of an augmentation, those of a composition one by one."""
     if isinstance(augment, Compose):
-        return [part for step in augment.steps for part in _steps(step)]
+        return [part for step in augment.steps for part in steps(step)]
     return [augment]

@@ -40,6 +40,9 @@ class ClipSet(FileSet):
     def shape(self) -> dict[str, object]:
         return {"size": list(self.size)} if self.size is not None else {"short_side": self.short_side}
 
+    def streams(self) -> bool:
+        return self.short_side is not None
+
     def __call__(self, cache: Path) -> Splits:
         sides = self.sides()
         for split, count in (("train", self.train), ("test", self.test)):

@@ -86,6 +86,9 @@ class StreamedFolder(PictureFolder):
     Nothing is kept, so the cache is not used.
     """
 
+    def streams(self) -> bool:
+        return True
+
     def __call__(self, cache: Path) -> Splits:
         sides = self.checked()
         decoding = self.decoding(sides)
