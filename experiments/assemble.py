@@ -17,7 +17,8 @@ from experiments.ablation import SpecError, nearest
 from experiments.spec import Data, Section, Spec
 from mae.data.augment.clip_crops import crops
 from mae.data.augment.color import Normalise
-from mae.data.augment.compose import Compose, staged
+from mae.data.augment.compose import Compose, CropsAsRead, Picked, Stacked, staged
+from mae.data.augment.crops import CenterCrop
 from mae.data.clips.sampling import Sampling
 from mae.data.clips.source import ClipSource
 from mae.data.part import part_of
@@ -191,15 +192,20 @@ def _clip_views(look: Look, test: ClipSource) -> tuple[View, ...]:
     data, normalise = look.data, Normalise(look.data.mean, look.data.std)
     asked = look.views or {"clips": 1, "crops": 1}
     clips, count = asked["clips"], asked["crops"]
-    ends = (make(data.test_augment),) if count == 1 else crops(data.input_size, count)
-    ways = [Compose((end, normalise)) for end in ends]
+    centre = make(data.test_augment)
+    ends = (
+        (centre,)
+        if count == 1
+        else crops(centre if isinstance(centre, CenterCrop) else CenterCrop(data.input_size), count)
+    )
     views: list[View] = []
     for number in range(clips):
         seen = test.taking(cast(Sampling, look.sampling), view=number, views=clips)
-        found = [staged(seen, way) for way in ways]
-        parts = [(_part(look, look.tested, part), way) for part, way in found]
-        if all(part is seen for part, _ in found):  # one reading serves all crops
-            views.append(View(parts[0][0], tuple(way for _, way in parts)))
+        # one reading serves all crops
+        if isinstance(seen, CropsAsRead):
+            source: Source = seen.through(Stacked(ends))
+            ways: tuple[Augment, ...] = tuple(Picked(index, normalise) for index in range(count))
         else:
-            views += [View(part, (way,)) for part, way in parts]
+            source, ways = seen, tuple(Compose((end, normalise)) for end in ends)
+        views.append(View(_part(look, look.tested, source), ways))
     return tuple(views)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mae.constants import constant
 from mae.flops import linear_flops
 from mae.grid import Grid
 from mae.masking import Mask, take
@@ -149,7 +150,7 @@ class ChannelNormalisedPixels(PixelTarget):
         dropped = take(patches, mask.drop)
         cubes = dropped.view(*dropped.shape[:2], -1, len(self.std))
         std, mean = torch.std_mean(cubes, dim=2, keepdim=True)
-        return ((cubes - mean) / (std + self.eps / std.new_tensor(list(self.std)))).flatten(2)
+        return ((cubes - mean) / (std + self.eps / constant(self.std, std.device))).flatten(2)
 
     def picture(self, prediction: Tensor, visible: Tensor) -> Tensor:
         channels = len(self.std)

@@ -104,7 +104,7 @@ class Evaluation(Stage):
             "test_augment": self._named(data.test_augment),
             "sampling": self._named(protocol.sampling or data.sampling),
             "views": dict(protocol.views),
-            "repeats": protocol.repeats,
+            "repeats": 1 if protocol.repeats == 1 else {"same_frames": protocol.repeats},
             "classes": data.classes,
             "data": self._data_identity(["train", self.spec.tested]),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -36,6 +36,13 @@ class Places(NamedTuple):
     masks: Tensor | None = None
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``, without the host waiting for it: it goes through pinned memory to CUDA."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 class Batch(NamedTuple):
     """``images: (B, C, H, W)``, or clips ``(B, C, T, H, W)``, uint8, ``labels: (B,)`` int64, on the device asked for.
 
@@ -49,13 +56,14 @@ class Batch(NamedTuple):
     places: Places | None = None
 
 
-def generators(seed: int, rows: list[int]) -> Iterator[Generator]:
+def generators(seed: int, rows: Sequence[int], part: slice = slice(None)) -> Iterator[Generator]:
     """What is drawn from for each place of the batch ``rows``: a function of ``seed``, the batch and the place alone.
 
-    So a draw depends neither on the number of workers nor on the batches before, and the next epoch draws anew.
+    Only those for the places of ``part`` are given. So a draw depends neither on the number of workers nor on the
+    batches before, and the next epoch draws anew.
     """
     key = np.asarray(rows, dtype="<i8").tobytes()
-    for place in range(len(rows)):
+    for place in range(len(rows))[part]:
         digest = hashlib.blake2b(key, digest_size=8, key=f"{seed} {place}".encode()).digest()
         yield Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
@@ -96,12 +104,8 @@ class Images:
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         for rows in order:
-            index = rows.to(self.pixels.device)
-            yield Batch(
-                self.pixels[index].to(device, non_blocking=True),
-                self.labels[index].to(device, non_blocking=True),
-                rows,
-            )
+            index = sent(rows, self.pixels.device)
+            yield Batch(sent(self.pixels[index], device), sent(self.labels[index], device), rows)
 
 
 class Shifted(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from mae.data.source import Augment, Batch, Source, Splits
+from mae.data.source import Augment, Batch, Source, Splits, sent
 from mae.heads.classifier import Readout
 from mae.train.accuracy import clips_at_once, in_order
 from mae.train.loop import Runtime
@@ -30,8 +30,8 @@ class Features:
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         for rows in order:
-            index = rows.to(self.values.device)
-            yield Batch(self.values[index].to(device), self.labels[index].to(device), rows)
+            index = sent(rows, self.values.device)
+            yield Batch(sent(self.values[index], device), sent(self.labels[index], device), rows)
 
 
 @torch.no_grad()

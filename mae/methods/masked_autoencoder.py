@@ -36,7 +36,12 @@ class DecoderShape:
 
 
 class MaskedAutoencoder(MaskedPrediction):
-    """Encoder and decoder are asymmetric (MAE Fig. 1, VideoMAE Fig. 2): only the decoder sees every position."""
+    """Encoder and decoder are asymmetric (MAE Fig. 1, VideoMAE Fig. 2): only the decoder sees every position.
+
+    ``as_released`` begins and decays as VideoMAE's code does: the embedding of cubes and the projection to the decoder
+    keep PyTorch's uniform initialisation, the mask token is normal with a deviation of 0.02 cut off at once that (which
+    leaves 0.0108), and weight decay spares the mask token.
+    """
 
     def __init__(
         self,
@@ -47,9 +52,19 @@ class MaskedAutoencoder(MaskedPrediction):
         target: Target,
         loss: str = "mse",
         frames: FrameSelection = SAME_FRAMES,
+        as_released: bool = False,
     ) -> None:
         super().__init__(encoder, mask=mask, target=target, loss=loss, frames=frames)
-        self.decoder = Decoder(encoder, decoder, self.outputs)
+        self.decoder, self.as_released = Decoder(encoder, decoder, self.outputs), as_released
+        if as_released:
+            encoder.embed.reset_parameters()
+            self.decoder.embed.reset_parameters()
+            if self.decoder.mask_token is not None:
+                nn.init.trunc_normal_(self.decoder.mask_token, std=0.02, a=-0.02, b=0.02)
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters that are left undecayed although they are not vectors."""
+        return {"decoder.mask_token"} if self.as_released else set()
 
     def predict(self, patches: Tensor, mask: Mask, predicted: slice) -> Tensor:
         latent = self.encoder(patches, mask)

@@ -18,8 +18,8 @@ from experiments.stages.pretraining import Pretraining
 from mae.data.augment.clip_crops import MultiScaleCrop
 from mae.data.augment.compose import Compose
 from mae.data.augment.crops import RandomResizedCrop
-from mae.data.augment.rand_augment import RandAugment
-from mae.data.clips.sampling import Dense, Uniform
+from mae.data.augment.rand_augment import RandAugment, WholeFrameCrop
+from mae.data.clips.sampling import Dense, Span, Uniform
 from mae.data.source import Augment
 from mae.heads.classifier import Classifier
 from mae.heads.fine_tuning import FineTune
@@ -77,6 +77,16 @@ def steps(augment: Augment) -> list[Augment]:
     return [augment]
 
 
+def fine_tuning_augment(evaluation: Evaluation) -> tuple[RandAugment, RandomResizedCrop]:
+    """The policy that sees whole frames, and the crop after it."""
+    first = steps(augment_of(evaluation.augment, evaluation.data))[0]
+    assert isinstance(first, WholeFrameCrop)
+    policy, crop = first.steps().steps
+    assert isinstance(policy, RandAugment)
+    assert isinstance(crop, RandomResizedCrop)
+    return policy, crop
+
+
 @pytest.mark.parametrize("data", SETS)
 def test_pretraining_is_the_published_one(data: str) -> None:
     spec = row(*ROWS[data])
@@ -117,18 +127,16 @@ def test_fine_tuning_is_that_of_the_released_scripts_or_of_the_appendix(data: st
 @pytest.mark.parametrize("data", SETS)
 def test_fine_tuning_samples_segments_on_ssv2_and_stretches_elsewhere(data: str) -> None:
     frames, stride = FACTS["clip"]["frames"], FACTS["stride"][data]
-    expected = Uniform(frames) if data == "ssv2" else Dense(frames, stride)
+    expected = Uniform(frames, shorter=True) if data == "ssv2" else Span(frames, stride)
     assert Evaluation(row(*ROWS[data]), ROWS[data][2]).sampling() == expected
 
 
 @pytest.mark.parametrize("data", list(FACTS["flip"]))
 def test_fine_tuning_crop_is_the_published_one(data: str) -> None:
     spec = row(*ROWS[data])
-    crop, *rest = steps(augment_of(Evaluation(spec, data).augment, spec.data))
-    assert isinstance(crop, RandomResizedCrop)
-    assert (tuple(crop.scale), crop.flip, crop.interpolation) == ((0.08, 1.0), FACTS["flip"][data], "bicubic")
-    policies = [step for step in rest if isinstance(step, RandAugment)]
-    assert [differences(policy, FACTS["rand_augment"]) for policy in policies] == [{}]
+    policy, crop = fine_tuning_augment(Evaluation(spec, data))
+    assert (tuple(crop.scale), crop.flip, crop.interpolation) == ((0.08, 1.0), FACTS["flip"][data], "bilinear")
+    assert differences(policy, FACTS["rand_augment"]) == {}
 
 
 @pytest.mark.parametrize(("data", "model"), TABLE10)
@@ -139,8 +147,7 @@ def test_larger_study_fine_tunes_by_table_10(data: str, model: str) -> None:
     assert differences(evaluation.recipe, of(facts[data], model)) == {}
     assert differences(evaluation.head, of(facts["protocol"], model)) == {}
     assert (protocol.repeats, [*protocol.views.values()]) == (facts["repeats"], FACTS["views"][data])
-    policies = [step for step in steps(augment_of(protocol.augment, spec.data)) if isinstance(step, RandAugment)]
-    assert [differences(policy, facts["rand_augment"]) for policy in policies] == [{}]
+    assert differences(fine_tuning_augment(evaluation)[0], facts["rand_augment"]) == {}
 
 
 @pytest.mark.parametrize(("data", "epochs"), [("ssv2", 2400), ("k400", 1600)])

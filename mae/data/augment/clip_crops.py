@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from mae.data.augment.crops import CenterCrop, Crop, Cut, pair, window
-from mae.data.augment.resample import RADIUS, Boxes, cover, resample, unit
+from mae.constants import constant
+from mae.data.augment.crops import CenterCrop, Crop, Cut, check_interpolation, pair, window
+from mae.data.augment.resample import Boxes, cover, resample, unit
 from mae.data.source import Augment
 from mae.errors import DataError
 
@@ -38,9 +39,7 @@ class MultiScaleCrop(Crop):
     def __post_init__(self) -> None:
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise DataError(f"MultiScaleCrop: scales={self.scales} must be shares of the short side, within (0, 1].")
-        if self.interpolation not in RADIUS:
-            known = ", ".join(RADIUS)
-            raise DataError(f"MultiScaleCrop: interpolation={self.interpolation!r} is none of {known}.")
+        check_interpolation(self, self.interpolation)
 
     def cut(self, images: Tensor, generator: Generator) -> Cut:
         images = unit(images)
@@ -57,9 +56,9 @@ class MultiScaleCrop(Crop):
         short = min(rows, columns)
         lengths = [[self._length(int(short * scale), side, short) for scale in self.scales] for side in wanted]
         count = range(len(self.scales))
-        sides = images.new_tensor([(lengths[0][i], lengths[1][j]) for i in count for j in count if abs(i - j) <= 1])
-        height, width = self._choose(sides, draw[:, 0]).unbind(1)
-        down, right = self._choose(images.new_tensor(PLACES), draw[:, 1]).unbind(1)
+        sides = [(lengths[0][i], lengths[1][j]) for i in count for j in count if abs(i - j) <= 1]
+        height, width = self._choose(constant(sides, images.device), draw[:, 0]).unbind(1)
+        down, right = self._choose(constant(PLACES, images.device), draw[:, 1]).unbind(1)
         top, left = down * ((rows - height) / 4).floor(), right * ((columns - width) / 4).floor()
         return Boxes(top, left, height, width)
 
@@ -79,14 +78,17 @@ class SideCrop(Crop):
     size: int | Sequence[int]
     index: int
     count: int
+    interpolation: str = "bicubic"
+    antialias: bool = True
 
     def __post_init__(self) -> None:
+        check_interpolation(self, self.interpolation)
         if self.count < 2 or not 0 <= self.index < self.count:
             raise DataError(f"{self}: give a count of at least 2 and an index below it.")
 
     def cut(self, images: Tensor, generator: Generator) -> Cut:
         h, w = pair(self.size)
-        images = cover(unit(images), h, w)
+        images = cover(unit(images), h, w, self.interpolation, self.antialias)
         top, left = (
             (length - side) * self.index // (self.count - 1)
             for length, side in zip(images.shape[-2:], (h, w), strict=True)
@@ -94,8 +96,10 @@ class SideCrop(Crop):
         return window(images, top, left, (h, w))
 
 
-def crops(size: int | Sequence[int], count: int) -> tuple[Augment, ...]:
-    """The test crops of a clip: the centre for ``count=1``, else ``count`` along the long side (VideoMAE: three)."""
+def crops(centre: CenterCrop, count: int) -> tuple[Augment, ...]:
+    """The test crops of a clip: ``centre`` for ``count=1``, else ``count`` along the long side (VideoMAE: three)."""
     if count < 1:
         raise DataError(f"crops={count}: test on at least one crop.")
-    return (CenterCrop(size),) if count == 1 else tuple(SideCrop(size, index, count) for index in range(count))
+    if count == 1:
+        return (centre,)
+    return tuple(SideCrop(centre.size, n, count, centre.interpolation, centre.antialias) for n in range(count))

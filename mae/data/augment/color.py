@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from mae.constants import constant
 from mae.data.augment.compose import apart, together
 from mae.data.augment.places import InPlace
 from mae.data.augment.resample import unit
@@ -59,7 +60,7 @@ class Normalise(InPlace):
         if images.shape[1] != len(self.mean):
             raise DataError(f"{self}: pictures have {images.shape[1]} channels; give one mean and std for each.")
         each = (-1, *(1,) * (images.ndim - 2))
-        mean, std = (images.new_tensor(list(x)).view(each) for x in (self.mean, self.std))
+        mean, std = (constant(x, images.device).view(each) for x in (self.mean, self.std))
         return (images - mean) / std
 
 
@@ -87,7 +88,7 @@ def adjust_color(images: Tensor, brightness: Tensor, contrast: Tensor, saturatio
         (green - blue) / safe,
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    offset = images.new_tensor([5.0, 3.0, 1.0])[:, None, None]  # red, green and blue are a third of a turn apart
+    offset = constant((5, 3, 1), images.device)[:, None, None]  # red, green and blue are a third of a turn apart
     k = (offset + sector[:, None] + 6 * hue).remainder(6)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
 
@@ -96,5 +97,5 @@ def grey(images: Tensor) -> Tensor:
     """The grey of every pixel of ``images: (B, 3, H, W)`` as ``(B, 1, H, W)``; DataError without three channels."""
     if images.shape[1] != 3:
         raise DataError(f"A grey needs 3 channels (RGB), the pictures have {images.shape[1]}; leave it out.")
-    weights = images.new_tensor([0.2989, 0.587, 0.114])  # ITU-R BT.601, in the digits torchvision uses
+    weights = constant((0.2989, 0.587, 0.114), images.device)  # ITU-R BT.601, in the digits torchvision uses
     return (images * weights[:, None, None]).sum(1, keepdim=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Generator, Tensor
 
 from mae.data.augment.places import after, mapped
@@ -47,6 +48,27 @@ def together(frames: Tensor, like: Tensor) -> Tensor:
         return frames
     batch, channels, each, rows, columns = like.shape
     return frames.view(batch, each, channels, rows, columns).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """All ``crops`` of clips at once, ``(B, K, C, T, H, W)``: a clip that is cropped where it is read is read once."""
+
+    crops: Sequence[Augment]
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        return torch.stack([crop(images, generator) for crop in self.crops], 1)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Number ``index`` of stacked crops, which ``then`` finishes; clips that are not stacked are taken as they are."""
+
+    index: int
+    then: Augment
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        return self.then(images[:, self.index] if images.ndim == 6 else images, generator)
 
 
 @runtime_checkable

@@ -63,9 +63,15 @@ class Crop(ABC):
         return pixels, crop_map(boxes, (height, width), flip)
 
 
-def central(images: Tensor, size: tuple[int, int], resize: tuple[int, int]) -> Cut:
+def central(
+    images: Tensor,
+    size: tuple[int, int],
+    resize: tuple[int, int],
+    interpolation: str = "bicubic",
+    antialias: bool = True,
+) -> Cut:
     """The centre ``size`` of each item resized to cover ``resize``, both (h, w)."""
-    seen = cover(unit(images), *resize)
+    seen = cover(unit(images), *resize, interpolation, antialias)
     return window(seen, round((seen.shape[-2] - size[0]) / 2), round((seen.shape[-1] - size[1]) / 2), size)
 
 
@@ -81,10 +87,15 @@ class CenterCrop(Crop):
     """Resize to just cover ``size``, keep the centre, do not flip (Table 1e "none"; also for testing)."""
 
     size: int | Sequence[int]
+    interpolation: str = "bicubic"
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        check_interpolation(self, self.interpolation)
 
     def cut(self, images: Tensor, generator: Generator) -> Cut:
         h, w = pair(self.size)
-        return central(images, (h, w), (h, w))
+        return central(images, (h, w), (h, w), self.interpolation, self.antialias)
 
 
 @dataclass(frozen=True)
@@ -152,8 +163,9 @@ class RandomResizedCrop(Crop):
     """A random box, resized to ``size`` and mirrored half of the time (Table 1e "crop, rand size").
 
     The area is uniform in ``scale`` (a share of the picture), width / height log-uniform in ``ratio``; the
-    first of ten boxes that fits is taken, else the largest central one, as torchvision does. Resizing is
-    antialiased.
+    first of ten boxes that fits is taken, else the largest central one, as torchvision does. With ``one_draw`` the
+    first is taken, each of its sides at most as long as the picture's: large boxes then stay as frequent as they are
+    drawn (the released linear probe of MAE, after BYOL). Resizing is antialiased unless ``antialias`` is false.
     """
 
     size: int | Sequence[int]
@@ -161,31 +173,39 @@ class RandomResizedCrop(Crop):
     ratio: Sequence[float] = (3 / 4, 4 / 3)
     flip: bool = True
     interpolation: str = "bicubic"
+    one_draw: bool = False
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise DataError(f"RandomResizedCrop: scale={self.scale} is not a range within (0, 1].")
         if len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise DataError(f"RandomResizedCrop: ratio={self.ratio} is not a range of positive numbers.")
-        if self.interpolation not in RADIUS:
-            known = ", ".join(RADIUS)
-            raise DataError(f"RandomResizedCrop: interpolation={self.interpolation!r} is none of {known}.")
+        check_interpolation(self, self.interpolation)
 
     def cut(self, images: Tensor, generator: Generator) -> Cut:
         boxes = self.boxes(images, generator)
         mirrored = _uniform(images, generator, 1)[:, 0] < 0.5 if self.flip else None
-        size = pair(self.size)
-        seen = resample(unit(images), boxes, size, flip=mirrored, interpolation=self.interpolation)
+        seen = resample(
+            unit(images),
+            boxes,
+            pair(self.size),
+            flip=mirrored,
+            interpolation=self.interpolation,
+            antialias=self.antialias,
+        )
         return Cut(seen, boxes, mirrored)
 
     def boxes(self, images: Tensor, generator: Generator) -> Boxes:
         """A box with integer sides for each picture, always inside it."""
         rows, columns = images.shape[-2:]
-        area, log_ratio, down, right = _uniform(images, generator, 4, TRIES).unbind(1)
+        area, log_ratio, down, right = _uniform(images, generator, 4, 1 if self.one_draw else TRIES).unbind(1)
         area = (self.scale[0] + area * (self.scale[1] - self.scale[0])) * rows * columns
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         ratio = (low + log_ratio * (high - low)).exp()
         height, width = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
+        if self.one_draw:
+            height, width = height.clamp(1, rows), width.clamp(1, columns)
         fits = (height >= 1) & (height <= rows) & (width >= 1) & (width <= columns)
         top, left = (down * (rows - height + 1)).floor(), (right * (columns - width + 1)).floor()
 
@@ -199,6 +219,12 @@ class RandomResizedCrop(Crop):
         height = min(rows, max(1, round(columns / self.ratio[0])))
         width = min(columns, max(1, round(rows * self.ratio[1])))
         return float((rows - height) // 2), float((columns - width) // 2), float(height), float(width)
+
+
+def check_interpolation(crop: object, interpolation: str) -> None:
+    """DataError unless a crop can resize so."""
+    if interpolation not in RADIUS:
+        raise DataError(f"{type(crop).__name__}: interpolation={interpolation!r} is none of {', '.join(RADIUS)}.")
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:

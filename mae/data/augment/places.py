@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
+from mae.constants import constant
 from mae.data.augment.resample import Boxes
 from mae.data.source import Augment, Batch, Places
 from mae.errors import DataError
@@ -91,7 +92,7 @@ def inverse(maps: Tensor) -> Tensor:
 
 def _square(maps: Tensor) -> Tensor:
     """``(B, 3, 3)``: with the row that keeps the 1 of homogeneous coordinates."""
-    return torch.cat([maps, maps.new_tensor([0.0, 0.0, 1.0]).expand(len(maps), 1, 3)], 1)
+    return torch.cat([maps, constant((0, 0, 1), maps.device).expand(len(maps), 1, 3)], 1)
 
 
 def _moved_boxes(boxes: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -100,7 +101,7 @@ def _moved_boxes(boxes: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
     rest = (1,) * (corners.ndim - 2)
     turn, shift = maps[..., :2].view(-1, *rest, 2, 2), maps[..., 2].view(-1, *rest, 2)
     points = (turn @ corners[..., None])[..., 0] + shift
-    limit = points.new_tensor([size[1], size[0]])
+    limit = constant((size[1], size[0]), points.device)
     low, high = (torch.minimum(end.clamp(min=0), limit) for end in (points.amin(-2), points.amax(-2)))
     return torch.cat([low, high], -1)
 

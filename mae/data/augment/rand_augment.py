@@ -3,20 +3,23 @@
 The operations and their strengths are those that timm's ``rand-...-inc1`` policies apply to one PIL picture, which
 both papers used for fine-tuning, all frames of a clip alike; values are whole levels 0 to 255 throughout. Eight of
 the operations are tables of 256 values, two are blends, five are affine maps: each layer is one look-up, one blend and
-one resampling for all pictures together, so that a batch costs the same whatever was drawn and the host never waits.
+one resampling for all pictures together, so that a batch on a device costs the same whatever was drawn and the host
+never waits.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from mae.constants import constant
 from mae.data.augment.compose import Compose, apart, together
 from mae.data.augment.crops import RandomResizedCrop
 from mae.data.augment.places import after, inverse
@@ -28,6 +31,8 @@ OPERATIONS = (
     "AutoContrast", "Equalize", "Invert", "Posterize", "Solarize", "SolarizeAdd", "Contrast", "Brightness",
     "Color", "Sharpness", "Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY",
 )  # fmt: skip
+#: Pillow's weights of red, green and blue in a grey level, of 65536, and the kernel of its smoothing, of 13.
+GREY, SMOOTH = (19595, 38470, 7471), ((1, 1, 1), (1, 5, 1), (1, 1, 1))
 _SECTION = re.compile(r"(mstd|inc|m|n|p)(\d+(?:\.\d+)?)")
 
 
@@ -110,6 +115,40 @@ def rand_augmented_crop(
     return Compose((RandomResizedCrop(size, scale, flip=flip), RandAugment.of(rand_augment, fill)))
 
 
+@dataclass(frozen=True)
+class WholeFrameCrop:
+    """RandAugment of whole frames, then a random crop of them, all frames of a clip alike (VideoMAE, as released).
+
+    The policy works at the size of the frames that are read, with bicubic affine maps that uncover grey (level 128);
+    the crop is bilinear and not antialiased. It is one step, so that streamed clips take both where they are read.
+    """
+
+    size: int | Sequence[int]
+    scale: Sequence[float] = (0.08, 1.0)
+    flip: bool = True
+    rand_augment: str = "rand-m7-n4-mstd0.5-inc1"
+    fill: Sequence[float] = (0.5, 0.5, 0.5)
+    interpolation: str = "bilinear"
+    antialias: bool = False
+
+    def __post_init__(self) -> None:
+        self.steps()
+
+    def steps(self) -> Compose:
+        """Both steps."""
+        crop = RandomResizedCrop(
+            self.size, self.scale, flip=self.flip, interpolation=self.interpolation, antialias=self.antialias
+        )
+        return Compose((RandAugment.of(self.rand_augment, self.fill), crop))
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        return self.steps()(images, generator)
+
+    def mapped(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """The crops, and where both steps together put the points of the frames."""
+        return self.steps().mapped(images, generator)
+
+
 def operate(levels: Tensor, operation: Tensor, magnitude: Tensor, sign: Tensor, fill: Sequence[float]) -> Tensor:
     """Do ``operation: (B,)`` (an index into OPERATIONS, -1 for none) to ``levels: (B, 3, H, W)`` in 0 .. 255.
 
@@ -117,12 +156,28 @@ def operate(levels: Tensor, operation: Tensor, magnitude: Tensor, sign: Tensor, 
     """
     share = magnitude / 10
     factor = (1 + sign * share * 0.9).clamp(min=0.1)
-    grey = (levels * levels.new_tensor([19595, 38470, 7471])[:, None, None]).sum(1, keepdim=True)
-    grey = ((grey + 32768) / 65536).floor()  # Pillow's, in whole levels
-    index = levels.long().flatten(2)
-    levels = _tables(index, grey, operation, share, factor).gather(2, index).view_as(levels)
-    levels = _blended(levels, grey, operation, factor)
-    return _mapped(levels, operation, sign * share, fill)
+    first_blend, first_map = OPERATIONS.index("Color"), OPERATIONS.index("Rotate")
+    tabled, mapped = (operation >= 0) & (operation < first_blend), operation >= first_map
+    levels = _among(tabled, _tabled, levels, operation, share, factor)
+    levels = _among((operation >= first_blend) & ~mapped, _blended, levels, operation, factor)
+    return _among(mapped, partial(_mapped, fill=fill), levels, operation, sign * share)
+
+
+def _among(drawn: Tensor, do: Callable[..., Tensor], levels: Tensor, *draws: Tensor) -> Tensor:
+    """``do(levels, *draws)``, which leaves alone what is not ``drawn: (B,)``: a CPU, which can look, skips that."""
+    if levels.device.type != "cpu" or drawn.all():
+        return do(levels, *draws)
+    if not drawn.any():
+        return levels
+    levels = levels.clone()
+    levels[drawn] = do(levels[drawn], *(draw[drawn] for draw in draws))
+    return levels
+
+
+def _grey(levels: Tensor) -> Tensor:
+    """Pillow's grey of ``(B, 3, H, W)``, in whole levels."""
+    grey = (levels * constant(GREY, levels.device)[:, None, None]).sum(1, keepdim=True)
+    return ((grey + 32768) / 65536).floor()
 
 
 def _is(operation: Tensor, name: str, axes: int) -> Tensor:
@@ -130,8 +185,9 @@ def _is(operation: Tensor, name: str, axes: int) -> Tensor:
     return (operation == OPERATIONS.index(name)).view(-1, *(1,) * (axes - 1))
 
 
-def _tables(index: Tensor, grey: Tensor, operation: Tensor, share: Tensor, factor: Tensor) -> Tensor:
-    """``(B, 3, 256)``: the new level of each old one, for the operations that look at one value at a time."""
+def _tabled(levels: Tensor, operation: Tensor, share: Tensor, factor: Tensor) -> Tensor:
+    """The operations that look at one value at a time: each gives a new level to each of the 256 old ones."""
+    index = levels.long().flatten(2)
     level = torch.arange(256.0, device=index.device)
     counts = torch.zeros(*index.shape[:2], 256, device=index.device)
     counts.scatter_add_(2, index, torch.ones_like(index, dtype=counts.dtype))
@@ -147,7 +203,7 @@ def _tables(index: Tensor, grey: Tensor, operation: Tensor, share: Tensor, facto
     equal = (((step / 2).floor() + below) / step.clamp(min=1)).floor()
     posterised = 2 ** (4 + (share * 4).floor())
     threshold = 256 - (share * 256).floor()
-    mean = (grey.flatten(1).mean(1) + 0.5).floor().view(-1, 1, 1)
+    mean = (_grey(levels).flatten(1).mean(1) + 0.5).floor().view(-1, 1, 1)
     tables = {
         "AutoContrast": torch.where(high > low, stretched, level),
         "Equalize": torch.where(step > 0, equal, level),
@@ -161,17 +217,17 @@ def _tables(index: Tensor, grey: Tensor, operation: Tensor, share: Tensor, facto
     chosen = level.expand_as(counts)
     for name, table in tables.items():
         chosen = torch.where(_is(operation, name, 3), table, chosen)
-    return chosen.clamp(0, 255)
+    return chosen.clamp(0, 255).gather(2, index).view_as(levels)
 
 
-def _blended(levels: Tensor, grey: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
+def _blended(levels: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
     """Colour and sharpness: away from, or towards, the grey and the smoothed picture."""
-    kernel = levels.new_tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]]).expand(3, 1, 3, 3) / 13
+    kernel = constant(SMOOTH, levels.device).expand(3, 1, 3, 3) / 13
     smooth = levels.clone()  # Pillow leaves the border as it is
     if min(levels.shape[-2:]) > 2:
         smooth[..., 1:-1, 1:-1] = F.conv2d(levels, kernel, groups=3).add_(0.5).floor_()
     colour, sharp = _is(operation, "Color", 4), _is(operation, "Sharpness", 4)
-    base = torch.where(colour, grey, smooth)
+    base = torch.where(colour, _grey(levels), smooth)
     blend = (base + factor.view(-1, 1, 1, 1) * (levels - base)).floor().clamp(0, 255)
     return torch.where(colour | sharp, blend, levels)
 
@@ -205,7 +261,7 @@ def _mapped(levels: Tensor, operation: Tensor, amount: Tensor, fill: Sequence[fl
     within = (from_x >= 0) & (from_x < columns) & (from_y >= 0) & (from_y < rows)
     places = torch.stack([from_x * (2 / columns) - 1, from_y * (2 / rows) - 1], dim=-1)
     moved = F.grid_sample(levels, places, mode="bicubic", padding_mode="border", align_corners=False)
-    colour = (levels.new_tensor(list(fill)) * 255).round()[:, None, None]
+    colour = (constant(fill, levels.device) * 255).round()[:, None, None]
     moved = torch.where(within[:, None], moved.round().clamp(0, 255), colour)
     still = operation < OPERATIONS.index("Rotate")
     return torch.where(still.view(-1, 1, 1, 1), levels, moved)

@@ -44,35 +44,43 @@ def resample(
     *,
     flip: Tensor | None = None,
     interpolation: str = "bicubic",
+    antialias: bool = True,
 ) -> Tensor:
-    """``(B, ..., h, w)`` in [0, 1]: each item's box of ``images: (B, ..., H, W)``, resized with antialiasing.
+    """``(B, ..., h, w)`` in [0, 1]: each item's box of ``images: (B, ..., H, W)``, resized.
 
     Interpolation is separable, so it is two products with matrices of weights, ``(B, h, H)`` and ``(B, W,
-    w)``; ``grid_sample`` costs as much and does not antialias. Pixels outside the box count for nothing, as
+    w)``; ``grid_sample`` costs as much and cannot ``antialias``. Pixels outside the box count for nothing, as
     if it had been cut out first. ``flip: (B,)`` bool mirrors. Agrees with torchvision's ``resized_crop``.
     """
     b, *between, rows, columns = images.shape
-    down = _weights(boxes.top, boxes.height, rows, size[0], RADIUS[interpolation])
-    across = _weights(boxes.left, boxes.width, columns, size[1], RADIUS[interpolation], flip)
+    radius = RADIUS[interpolation]
+    down = _weights(boxes.top, boxes.height, rows, size[0], radius, antialias=antialias)
+    across = _weights(boxes.left, boxes.width, columns, size[1], radius, flip, antialias)
     with torch.autocast(images.device.type, enabled=False):  # half precision would blur the pixels' values
         narrow = torch.bmm(images.flatten(1, -2), across.transpose(1, 2))
         resized = down[:, None] @ narrow.view(b, math.prod(between), rows, size[1])
     return resized.clamp_(0, 1).view(b, *between, *size)  # the cubic overshoots at edges
 
 
-def cover(images: Tensor, h: int, w: int) -> Tensor:
+def cover(images: Tensor, h: int, w: int, interpolation: str = "bicubic", antialias: bool = True) -> Tensor:
     """``(B, ..., H, W)`` resized, aspect kept, so that one side is as asked and the other no shorter."""
     rows, columns = images.shape[-2:]
     size = (h, h * columns // rows) if h * columns >= w * rows else (w * rows // columns, w)
     if size == (rows, columns):
         return images
     folded = images.flatten(1, -3)
-    resized = F.interpolate(folded, size=size, mode="bicubic", antialias=True, align_corners=False).clamp_(0, 1)
-    return resized.view(*images.shape[:-2], *size)
+    resized = F.interpolate(folded, size=size, mode=interpolation, antialias=antialias, align_corners=False)
+    return resized.clamp_(0, 1).view(*images.shape[:-2], *size)
 
 
 def _weights(
-    start: Tensor, extent: Tensor, source: int, target: int, radius: float, flip: Tensor | None = None
+    start: Tensor,
+    extent: Tensor,
+    source: int,
+    target: int,
+    radius: float,
+    flip: Tensor | None = None,
+    antialias: bool = True,
 ) -> Tensor:
     """``(B, target, source)``: how much each source pixel gives to each target pixel; rows sum to 1."""
     pixel = torch.arange(max(source, target), device=start.device) + 0.5
@@ -81,7 +89,8 @@ def _weights(
     at = pixel[:target, None]
     if flip is not None:
         at = torch.where(flip[:, None, None], target - at, at)
-    reach = step.clamp(min=1)  # the kernel widens where the picture shrinks: that is the antialiasing
+    # the kernel widens where the picture shrinks: that is the antialiasing
+    reach = step.clamp(min=1) if antialias else torch.ones_like(step)
     distance = (pixel[:source] - (start + at * step)).div_(reach).abs_()
     if radius == 1.0:
         weight = (1 - distance).clamp_(min=0)

@@ -1,7 +1,8 @@
 """Which frames of a clip a model sees: drawn for training, fixed for testing (VideoMAE Sec. 4.1, Appendix 7).
 
 Frames are ids from 0 in presentation order, ``(frames,)`` int64, never descending. A clip too short to say anything
-about time is refused: that would be a still, or a sequence of repeats, under a label of motion.
+about time is refused, unless the released code is followed: that would be a still, or a sequence of repeats, under a
+label of motion.
 """
 
 from __future__ import annotations
@@ -62,30 +63,62 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Span(Dense):
+    """``Dense`` as fine-tuning on Kinetics was released: training spreads its frames over ``frames * stride`` frames.
+
+    They go from the first to the last frame of a stretch of that length, so that 16 frames at a stride of 4 lie 64 / 15
+    apart and not 4. Of a clip that is no longer, one frame for each ``stride`` is taken, spread over all of it, and
+    then its last one. Tests take what ``Dense`` takes, and fill up with the last strided frame.
+    """
+
+    def train(self, length: int, generator: Generator) -> Tensor:
+        _require(length, min(2, self.frames))
+        span, start = self.frames * self.stride, 0
+        count = length // self.stride if length <= span else self.frames
+        if length > span:
+            start, length = int(torch.randint(length - span, (), generator=generator)), span
+        place = torch.arange(self.frames)
+        spread = torch.where(place < count, place * length // max(1, count - 1), length)
+        return start + spread.clamp(max=length - 1)
+
+    def _from(self, start: int, length: int) -> Tensor:
+        last = (length - 1) // self.stride * self.stride
+        return (start + self.stride * torch.arange(self.frames)).clamp(max=last)
+
+
+@dataclass(frozen=True)
 class Uniform:
     """One frame of each of ``frames`` equal segments of the whole clip (TSN): fine-tuning on Something-Something.
 
     In training a random one, the segments being a whole number of frames long, as released. Tested with two views on
     the starts and on the middles of the segments, in general at the fraction ``view / views`` of each; a single view
-    takes the middles.
+    takes the middles. A clip of fewer frames is refused, unless it may be ``shorter``: training then takes its first
+    frame ``frames`` times, as released, and tests repeat frames.
     """
 
     frames: int
+    shorter: bool = False
 
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise DataError(f"{self}: give at least one frame.")
 
     def train(self, length: int, generator: Generator) -> Tensor:
-        _require(length, max(2, self.frames))
+        _require(length, self._least)
         segment = length // self.frames
+        if not segment:
+            return torch.zeros(self.frames, dtype=torch.int64)
         return torch.arange(self.frames) * segment + torch.randint(segment, (self.frames,), generator=generator)
 
     def test(self, length: int, view: int, views: int) -> Tensor:
         _check_view(view, views)
-        _require(length, max(2, self.frames))
+        _require(length, self._least)
         numerator, denominator = (1, 2) if views == 1 else (view, views)
         return (torch.arange(self.frames) * denominator + numerator) * length // (self.frames * denominator)
+
+    @property
+    def _least(self) -> int:
+        return 1 if self.shorter else max(2, self.frames)
 
 
 @dataclass(frozen=True)

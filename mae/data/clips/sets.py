@@ -55,7 +55,7 @@ class ClipSet(FileSet):
 
         def read(side: Listing) -> Source:
             if self.short_side is not None:
-                return ClipFiles(side, short_side=self.short_side)
+                return ClipFiles(side, short_side=self.short_side, workers=self.workers)
             height, width = self.size or (0, 0)
             return decoded_clips(side, cache, size=(height, width))
 

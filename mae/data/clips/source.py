@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from mae.data.clips.sampling import Sampling
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
-from mae.data.source import Batch, Source, generators
+from mae.data.source import Batch, Source, generators, sent
 from mae.errors import DataError
 
 
@@ -34,7 +34,8 @@ class ClipSource(Source, Protocol):
 
         A draw is seeded by ``seed``, the indices of the batch and the place in it: it does not depend on the number
         of workers, a resumed run draws what it would have drawn, the next epoch draws anew. Each clip is read once
-        and used ``repeats`` times, item by item (a a b b): a batch has as many times the items asked for.
+        and the same frames are used ``repeats`` times, item by item (a a b b): a batch has as many times the items
+        asked for, which augmentation tells apart (VideoMAE's repeated augmentation, as released).
         """
         ...
 
@@ -56,10 +57,10 @@ class Taking:
             raise DataError(f"view={self.view} of views={self.views} does not exist; count views from 0.")
 
     def ids(self, length: int, generator: Generator) -> Tensor:
-        """Frames of a clip of ``length``: ``(repeats, T)`` int64."""
+        """Frames of a clip of ``length``, which every repeat uses: ``(T,)`` int64."""
         if self.view is not None:
-            return self.sampling.test(length, self.view, self.views).expand(self.repeats, -1)
-        return torch.stack([self.sampling.train(length, generator) for _ in range(self.repeats)])
+            return self.sampling.test(length, self.view, self.views)
+        return self.sampling.train(length, generator)
 
 
 class WholeClips:
@@ -155,11 +156,11 @@ class TakenClips:
                 except DataError as error:
                     failed.append((row, str(error)))
                     continue
-                ids.append(own + starts[row])
+                ids.append((own + starts[row]).expand(self.taking.repeats, -1))
                 kept += [row] * self.taking.repeats
             rows = torch.tensor(kept, dtype=torch.int64)
             self.clips.tally.note(rows, failed)
             flat = torch.cat(ids) if ids else torch.empty(0, self.taking.sampling.frames, dtype=torch.int64)
-            taken = self.clips.frames[flat.to(self.clips.frames.device)]
+            taken = self.clips.frames[sent(flat, self.clips.frames.device)]
             clips = taken.transpose(1, 2).contiguous()  # (B, T, C, H, W) to (B, C, T, H, W)
-            yield Batch(clips.to(device, non_blocking=True), self.clips.labels[rows].to(device), rows)
+            yield Batch(sent(clips, device), sent(self.clips.labels[rows], device), rows)

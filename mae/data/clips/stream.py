@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
+from mae.data.augment.compose import Stacked
 from mae.data.clips.sampling import Sampling
 from mae.data.clips.source import Taking, WholeClips
 from mae.data.clips.video import LIMIT, Video
 from mae.data.files.listing import Listing
 from mae.data.files.stream import streamed
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
-from mae.data.files.workers import default_workers
+from mae.data.files.workers import processors
 from mae.data.source import Augment, Batch
 from mae.errors import DataError
 
@@ -40,7 +42,7 @@ class ClipFiles(WholeClips):
             raise DataError(f"short_side={short_side}: give at least one pixel.")
         self.listing, self.short_side, self.limit = listing, short_side, limit
         self.classes = listing.classes
-        self.workers = default_workers() if workers is None else workers
+        self.workers = processors() if workers is None else workers
         self.tally = Tally(listing.names, str(listing.root), max_failed)
 
     def __len__(self) -> int:
@@ -96,19 +98,24 @@ class ClipReader:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        if isinstance(self.crop, Stacked):
+            return (len(self.crop.crops), 3, self.taking.sampling.frames, self.short_side, self.short_side)
         return (3, self.taking.sampling.frames, self.short_side, self.short_side)
+
+    @property
+    def nbytes(self) -> int:
+        return self.taking.repeats * prod(self.shape)
 
     def examples(self, path: Path, generator: Generator) -> list[Tensor]:
         video = Video(path, limit=self.limit)
         ids = self.taking.ids(video.frames, generator)
         needed, place = torch.unique(ids, return_inverse=True)
-        frames = torch.from_numpy(video.read(needed.tolist(), short_side=self.short_side))
-        return [self._cropped(frames[own].transpose(0, 1), generator) for own in place]
+        frames = torch.from_numpy(video.read(needed.tolist(), short_side=self.short_side))[place].transpose(0, 1)
+        return [self._cropped(frames, generator) for _ in range(self.taking.repeats)]
 
     def _cropped(self, clip: Tensor, generator: Generator) -> Tensor:
         """``(3, T, h, w)`` uint8 of ``clip: (3, T, H, W)``."""
         if self.crop is None:
             top, left = ((side - self.short_side) // 2 for side in clip.shape[-2:])
             return clip[..., top : top + self.short_side, left : left + self.short_side].contiguous()
-        cropped = self.crop(clip.flatten(0, 1)[None], generator)  # frames as channels: all are cropped alike
-        return cropped.mul(255).round_().clamp_(0, 255).to(torch.uint8).view(*clip.shape[:2], *cropped.shape[-2:])
+        return self.crop(clip[None], generator)[0].mul(255).round_().clamp_(0, 255).to(torch.uint8)

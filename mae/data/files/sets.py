@@ -17,13 +17,15 @@ class FileSet(DataSet):
     """Files under ``root``; ``train`` and ``test`` are the numbers of them that a spec counts on.
 
     ``val_share`` of each class of training is kept apart for validation, by the hash of a file's name, where the set
-    has no files for that. Pre-training reads the training files, as the papers do.
+    has no files for that. Pre-training reads the training files, as the papers do. ``workers`` is the number of
+    processes that read files anew for every batch: None for as many as processors, 0 for none; it changes no example.
     """
 
     root: str | None
     train: int
     test: int
     val_share: float = 0.0
+    workers: int | None = None
 
     @abstractmethod
     def listed(self, root: Path) -> Sides:
@@ -37,6 +39,8 @@ class FileSet(DataSet):
         """Which files there are, those for validation kept apart; DataError when no root is given."""
         if self.root is None:
             raise DataError("The data is a folder of files and none is named; add data.source.root=PATH.")
+        if self.workers is not None and self.workers < 0:
+            raise DataError(f"workers={self.workers} is negative; choose 0 to read in this process, or null.")
         if not 0 <= self.val_share < 1:
             raise DataError(f"val_share={self.val_share} is no share; choose one from 0 to below 1, such as 0.1.")
         try:

@@ -17,6 +17,11 @@ from mae.data.files.tally import Tally
 from mae.data.source import Batch, generators
 from mae.errors import DataError
 
+#: Bytes of examples that all workers together may have read ahead, in the memory that they share with this process.
+READ_AHEAD = 1 << 30
+#: Parts that a worker reads ahead.
+PARTS_AHEAD = 2
+
 
 class Reader(Protocol):
     """How one file becomes training examples; it is sent to the worker processes."""
@@ -24,6 +29,11 @@ class Reader(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Of an example, where a batch has none; those that are read must agree with one another."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Most bytes that the examples of one file take."""
         ...
 
     def examples(self, path: Path, generator: Generator) -> Sequence[Tensor]:
@@ -47,33 +57,74 @@ def streamed(
     the number of workers, a run that is resumed at any step draws what it would have drawn, and the next epoch, another
     permutation, draws anew. Workers live as long as this iterator, that is for a whole training; they are started as
     the platform does; 0 reads in this process.
+
+    Workers read parts of batches, which go to ``device`` one by one and are put together there: what waits on the host
+    is at most ``READ_AHEAD`` bytes, whatever the batch and the number of workers, unless a single file takes more.
     """
+    size = part_size(reader.nbytes, workers)
     loader = DataLoader(
-        _Batches(listing, reader, seed),
+        _Parts(listing, reader, seed),
         batch_size=None,
-        sampler=order,
+        sampler=parts(order, size),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_unchanged,
         pin_memory=device.type == "cuda",
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=PARTS_AHEAD if workers else None,
         generator=Generator(),  # else the loader would draw from the global one
     )
+    waiting: list[Batch] = []
     for read in loader:
         tally.note(read.rows, read.failed)
-        yield Batch(read.examples.to(device, non_blocking=True), read.labels.to(device, non_blocking=True), read.rows)
+        if len(read.rows) or (read.last and not waiting):
+            examples, labels = (part.to(device, non_blocking=True) for part in (read.examples, read.labels))
+            waiting.append(Batch(examples, labels, read.rows))
+        if read.last:
+            yield waiting[0] if len(waiting) == 1 else _joined(waiting)
+            waiting = []
+
+
+def _joined(waiting: Sequence[Batch]) -> Batch:
+    """The parts of a batch as one."""
+    images, labels, rows = (torch.cat(column) for column in zip(*(part[:3] for part in waiting), strict=True))
+    return Batch(images, labels, rows)
+
+
+class Part(NamedTuple):
+    """The places ``start`` to ``stop`` of a batch of ``rows``."""
+
+    rows: list[int]
+    start: int
+    stop: int
+
+
+def part_size(nbytes: int, workers: int) -> int:
+    """Files in a part, of ``nbytes`` bytes each, so that all parts read ahead are together within ``READ_AHEAD``."""
+    return max(1, READ_AHEAD // (PARTS_AHEAD * max(1, workers) * nbytes))
+
+
+def parts(order: Iterable[Tensor], size: int) -> Iterator[Part]:
+    """Cut each batch of ``order`` into parts of at most ``size`` places."""
+    for index in order:
+        rows = index.tolist()
+        for start in range(0, max(1, len(rows)), size):
+            yield Part(rows, start, min(start + size, len(rows)))
 
 
 class _Read(NamedTuple):
-    """One batch from a worker: examples, labels, their rows, and the rows that could not be read, with the reason."""
+    """One part from a worker: examples, labels, their rows, and the rows that could not be read, with the reason.
+
+    ``last`` is True of the last part of a batch.
+    """
 
     examples: Tensor
     labels: Tensor
     rows: Tensor
     failed: list[tuple[int, str]]
+    last: bool
 
 
-class _Batches(Dataset[_Read]):
-    """Reads whole batches: an item is the batch of one index tensor."""
+class _Parts(Dataset[_Read]):
+    """Reads parts of batches: an item is one part."""
 
     def __init__(self, listing: Listing, reader: Reader, seed: int) -> None:
         self.root, self.reader, self.seed = listing.root, reader, seed
@@ -81,12 +132,12 @@ class _Batches(Dataset[_Read]):
         self.names = np.array([os.fsencode(name) for name in listing.names], dtype=np.bytes_)
         self.labels = torch.tensor(listing.labels, dtype=torch.int64)
 
-    def __getitem__(self, index: Tensor) -> _Read:
-        asked = index.tolist()
+    def __getitem__(self, part: Part) -> _Read:
+        places = slice(part.start, part.stop)
         examples: list[Tensor] = []
         kept: list[int] = []
         failed: list[tuple[int, str]] = []
-        for row, generator in zip(asked, generators(self.seed, asked), strict=True):
+        for row, generator in zip(part.rows[places], generators(self.seed, part.rows, places), strict=True):
             try:
                 read = self.reader.examples(self.root / os.fsdecode(bytes(self.names[row])), generator)
             except DataError as error:
@@ -96,7 +147,7 @@ class _Batches(Dataset[_Read]):
             kept += [row] * len(read)
         pixels = torch.stack(examples) if examples else torch.empty(0, *self.reader.shape, dtype=torch.uint8)
         rows = torch.tensor(kept, dtype=torch.int64)
-        return _Read(pixels, self.labels[rows], rows, failed)
+        return _Read(pixels, self.labels[rows], rows, failed, part.stop == len(part.rows))
 
 
 def _unchanged(read: Any) -> Any:

@@ -17,10 +17,16 @@ from mae.memory import keep_freed_memory
 T = TypeVar("T")
 
 
-def default_workers() -> int:
-    """Processors that this process may use, at most eight."""
+def processors() -> int:
+    """Processors that this process may use: its share of them where torchrun started several on this machine."""
     allowed = getattr(os, "sched_getaffinity", None)
-    return min(8, len(allowed(0)) if allowed else os.cpu_count() or 1)
+    count = len(allowed(0)) if allowed else os.cpu_count() or 1
+    return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def default_workers() -> int:
+    """Processes for work that is done once: as many as processors, at most eight."""
+    return min(8, processors())
 
 
 _context: Any = None

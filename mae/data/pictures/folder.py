@@ -94,6 +94,6 @@ class StreamedFolder(PictureFolder):
         decoding = self.decoding(sides)
 
         def streamed(side: Listing) -> Source:
-            return StreamedPictures(side, decoding=decoding)
+            return StreamedPictures(side, decoding=decoding, workers=self.workers)
 
         return self.splits(sides, streamed)

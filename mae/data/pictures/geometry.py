@@ -47,13 +47,15 @@ class RandomView:
     """MAE's training view (Appendix A.1): random resized crop, bicubic, and a flip of every second picture.
 
     The box has a share of the area uniform in ``scale`` and an aspect ratio log-uniform in ``ratio``; after
-    ten boxes that do not fit, the largest centred one within ``ratio``, as in torchvision.
+    ten boxes that do not fit, the largest centred one within ``ratio``, as in torchvision. With ``one_draw`` the first
+    is taken, its sides cut to the picture's (see ``RandomResizedCrop``).
     """
 
     size: tuple[int, int] = (224, 224)
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
+    one_draw: bool = False
 
     def __call__(self, picture: Image.Image, generator: Generator) -> Image.Image:
         left, top, width, height = self.box(picture.width, picture.height, generator)
@@ -71,6 +73,8 @@ class RandomView:
             low, high = (math.log(limit) for limit in self.ratio)
             aspect = math.exp(low + ratio * (high - low))
             w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
+            if self.one_draw:
+                w, h = min(max(1, w), width), min(max(1, h), height)
             if 0 < w <= width and 0 < h <= height:
                 return int(x * (width - w + 1)), int(y * (height - h + 1)), w, h
         w, h = width, height
@@ -107,16 +111,16 @@ class FixedView:
 
 def geometry_of(crop: Augment) -> Geometry:
     """The crop of a batch as a crop of one encoded picture; DataError when it cannot be taken there."""
-    if isinstance(crop, RandomResizedCrop) and crop.interpolation == "bicubic":
+    if isinstance(crop, RandomResizedCrop) and crop.interpolation == "bicubic" and crop.antialias:
         low, high = crop.scale
         narrow, wide = crop.ratio
-        return RandomView(pair(crop.size), (low, high), (narrow, wide), crop.flip)
+        return RandomView(pair(crop.size), (low, high), (narrow, wide), crop.flip, crop.one_draw)
     if isinstance(crop, FixedSizeCrop) and crop.padding is None:
         h, w = pair(crop.size)
         return FixedView((h, w), (round(h * 256 / 224), round(w * 256 / 224)), crop.flip)
     if isinstance(crop, CentreOfResized):
         return CentreView(pair(crop.size), pair(crop.resize))
-    if isinstance(crop, CenterCrop):
+    if isinstance(crop, CenterCrop) and crop.interpolation == "bicubic" and crop.antialias:
         return CentreView(pair(crop.size), pair(crop.size))
     raise DataError(
         f"Files that are streamed are cropped as they are decoded, and {crop} is no crop that can be taken there; "

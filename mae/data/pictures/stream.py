@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Generator, Tensor
 from mae.data.files.listing import Listing
 from mae.data.files.stream import streamed
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
-from mae.data.files.workers import default_workers
+from mae.data.files.workers import processors
 from mae.data.pictures.decode import Decoding, reason, to_array
 from mae.data.pictures.geometry import CentreView, Geometry, geometry_of
 from mae.data.source import Augment, Batch
@@ -29,6 +30,10 @@ class PictureReader:
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.decoding.channels, *self.geometry.size)
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape)
 
     def examples(self, path: Path, generator: Generator) -> list[Tensor]:
         try:
@@ -58,7 +63,7 @@ class StreamedPictures:
         if decoding.channels not in (1, 3):
             raise DataError(f"channels={decoding.channels}: pictures are decoded to 1 or 3 channels.")
         self.listing, self.geometry, self.decoding, self.seed = listing, geometry or CentreView(), decoding, seed
-        self.workers = default_workers() if workers is None else workers
+        self.workers = processors() if workers is None else workers
         self.classes = listing.classes
         self.labels = torch.tensor(listing.labels, dtype=torch.int64)
         self.tally = Tally(listing.names, str(listing.root), max_failed)

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from mae.constants import constant
 from mae.data.augment.places import InPlace
 from mae.data.augment.resample import unit
 from mae.errors import DataError
@@ -124,7 +125,7 @@ class Edges(InPlace):
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         images = unit(images)
         grey = images.mean(1, keepdim=True)
-        slope, smooth = images.new_tensor([-1.0, 0.0, 1.0]), images.new_tensor([0.25, 0.5, 0.25])
+        slope, smooth = (constant(kernel, images.device) for kernel in ((-1, 0, 1), (0.25, 0.5, 0.25)))
         across = _filtered(_filtered(grey, slope[None]), smooth[:, None])
         down = _filtered(_filtered(grey, slope[:, None]), smooth[None])
         steepness = torch.hypot(across, down)

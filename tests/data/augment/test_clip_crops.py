@@ -129,7 +129,7 @@ def test_labels_of_motion_are_safe_from_mirrors() -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(32, 50), (50, 32)])
 def test_three_crops_lie_at_both_ends_and_in_the_middle_of_the_long_side(rows: int, columns: int) -> None:
     frames = clips(2, rows=rows, columns=columns)
-    found = [crop(frames, seeded()) for crop in crops(32, 3)]
+    found = [crop(frames, seeded()) for crop in crops(CenterCrop(32), 3)]
     floats = frames.float() / 255
     for start, crop in zip((0, 9, 18), found, strict=True):
         expected = floats[..., :32, start : start + 32] if columns > rows else floats[..., start : start + 32, :32]
@@ -137,12 +137,12 @@ def test_three_crops_lie_at_both_ends_and_in_the_middle_of_the_long_side(rows: i
 
 
 def test_one_crop_is_the_centre() -> None:
-    assert crops(32, 1) == (CenterCrop(32),)
+    assert crops(CenterCrop(32), 1) == (CenterCrop(32),)
 
 
 def test_bad_crops_are_refused_with_a_sentence() -> None:
     for refused, message in (
-        (lambda: crops(32, 0), "crops=0: test on at least one crop"),
+        (lambda: crops(CenterCrop(32), 0), "crops=0: test on at least one crop"),
         (lambda: SideCrop(32, 3, 3), "an index below it"),
         (lambda: MultiScaleCrop(32, scales=(1.5,)), "must be shares of the short side"),
         (lambda: MultiScaleCrop(32, interpolation="nearest"), "is none of bilinear, bicubic"),

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 import mae.data.clips.cache as clip_cache
+from mae.data.augment.clip_crops import crops
+from mae.data.augment.compose import Picked, Stacked
 from mae.data.augment.crops import CenterCrop, RandomResizedCrop
 from mae.data.clips.cache import decoded_clips
 from mae.data.clips.sampling import Dense, Uniform
 from mae.data.clips.source import ClipSource, DecodedClips
 from mae.data.clips.stream import ClipFiles
-from mae.data.clips.video import SUFFIXES, num_frames, read_frames
+from mae.data.clips.video import SUFFIXES, Video, num_frames, read_frames
 from mae.data.files.folders import catalogue, sides_of
 from mae.data.files.listing import Listing
 from mae.data.source import Batch, Source
@@ -77,12 +80,44 @@ def test_a_batch_holds_the_frames_asked_for_with_labels_and_rows(clips: ClipSour
     assert seen(batch).tolist() == [Dense(4, 2).test(length, 0, 1).tolist() for length in lengths]
 
 
-def test_repeats_stand_item_by_item_and_differ_in_their_draws(clips: ClipSource) -> None:
-    (batch,) = collect(clips.taking(Dense(2, 1), repeats=8), [3, 1])
-    assert batch.rows.tolist() == [3] * 8 + [1] * 8
-    assert batch.labels.tolist() == [1] * 8 + [0] * 8
-    assert len(set(seen(batch)[:8, 0].tolist())) > 1
-    assert int(seen(batch)[8:].max()) < 9
+def test_repeats_stand_item_by_item_and_show_the_same_frames(clips: ClipSource) -> None:
+    drawn = set()
+    for seed in range(8):
+        (batch,) = collect(clips.taking(Dense(2, 1), repeats=3, seed=seed), [3, 1])
+        assert batch.rows.tolist() == [3] * 3 + [1] * 3
+        assert batch.labels.tolist() == [1] * 3 + [0] * 3
+        assert (seen(batch)[:3] == seen(batch)[0]).all()
+        assert (seen(batch)[3:] == seen(batch)[3]).all()
+        drawn.add(tuple(seen(batch)[0].tolist()))
+    assert len(drawn) > 1
+
+
+def test_repeats_are_cropped_each_by_a_draw_of_its_own(listing: Listing) -> None:
+    taken = ClipFiles(listing, short_side=32, workers=0).taking(Dense(2, 1), repeats=4)
+    (batch,) = collect(taken.through(RandomResizedCrop(16, scale=(0.2, 0.5))), [3])
+    assert batch.images.shape == (4, 3, 2, 16, 16)
+    assert (seen(batch) == seen(batch)[0]).all()
+
+
+def test_crops_of_a_test_clip_share_one_reading(listing: Listing, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    read = Video.__init__
+
+    def counted(self: Video, path: Path, **options: Any) -> None:
+        opened.append(path)
+        read(self, path, **options)
+
+    monkeypatch.setattr(Video, "__init__", counted)
+    ends = crops(CenterCrop(32), 3)
+    taken = ClipFiles(listing, short_side=32, workers=0).taking(Dense(2, 1), view=0)
+    (batch,) = collect(taken.through(Stacked(ends)), [3, 1])
+    assert len(opened) == 2
+    assert batch.images.shape == (2, 3, 3, 2, 32, 32)
+    generator = Generator()
+    for index, end in enumerate(ends):
+        (alone,) = collect(taken.through(end), [3, 1])
+        picked = Picked(index, lambda images, generator: images)
+        assert torch.equal(picked(batch.images, generator), alone.images)
 
 
 def test_draws_follow_seed_indices_and_place_alone(clips: ClipSource) -> None:
