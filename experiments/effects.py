@@ -12,6 +12,10 @@ from experiments.spec import FILE, PRETRAIN, spec_of
 Cell = tuple[Ablation, Row, str, str]
 
 
+#: Last words of keys that say how something is done, and are not meant to change what is computed.
+APART = ("workers",)
+
+
 def check_effects(
     ablations: Sequence[Ablation], scale: str, overrides: Sequence[str], rows: Sequence[str], precision: str
 ) -> None:
@@ -22,6 +26,8 @@ def check_effects(
     cells = [(ablation, row, scale, precision) for ablation in ablations for row in _rows(ablation, scale, rows)]
     for override in last_wins(overrides):
         key = override.partition("=")[0]
+        if key.rpartition(".")[2] in APART:
+            continue
         others = [other for other in overrides if other.partition("=")[0] != key]
         if _same(_trainings, cells, overrides, others) and not _same(_trees, cells, overrides, others):
             raise SpecError(_without_effect(override, ablations, scale))

@@ -13,7 +13,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from experiments.ablation import at_scale, load_ablation
-from experiments.assemble import augment_of, make
+from experiments.assemble import augment_of, data_set, make
+from experiments.effects import check_effects
 from experiments.spec import Spec, spec_of
 from experiments.stages.evaluation import Evaluation
 from experiments.stages.pretraining import Pretraining
@@ -22,6 +23,7 @@ from mae.data.augment.crops import CenterCrop, RandomResizedCrop
 from mae.data.augment.rand_augment import OPERATIONS, WholeFrameCrop, operate
 from mae.data.clips.sampling import Dense, Span, Uniform
 from mae.data.pictures.geometry import RandomView, geometry_of
+from mae.errors import DataError
 from mae.frames import SAME_FRAMES
 from mae.grid import Grid
 from mae.masking import Tube
@@ -263,3 +265,24 @@ def test_small_scales_do_as_before(column: str) -> None:
     assert evaluation.protocol.repeats == 1
     assert type(evaluation.sampling()) in (Dense, Uniform)
     assert evaluation.data.test_augment.keys() == {"_target_", "size"}
+
+
+def test_the_number_of_reading_processes_renames_nothing_and_may_be_set() -> None:
+    words = "data.source.workers=24"
+    found = {Pretraining(row("decoder_depth", "8", None, *more)).fingerprint() for more in ((), (words,))}
+    assert len(found) == 1
+    check_effects([load_ablation("decoder_depth")], "paper", [words], ["8"], "bf16")
+    with pytest.raises(DataError, match="workers=-1 is negative"):
+        data_set({**row("decoder_depth", "8").data.source, "root": "/", "workers": -1}).holds()
+
+
+@pytest.mark.parametrize("table", ["schedule", "video_schedule"])
+@pytest.mark.parametrize("scale", ["smoke", "desk", "study", "gpu", "paper"])
+def test_the_warm_up_of_a_schedule_row_follows_it_at_small_scales(table: str, scale: str) -> None:
+    rows = load_ablation(table).rows
+    usual = Pretraining(row(table, "800", scale=scale)).recipe
+    for label in rows:
+        recipe = Pretraining(row(table, label, scale=scale)).recipe
+        assert recipe.schedule == int(label) / 800
+        share = 1.0 if scale in ("gpu", "paper") else recipe.schedule
+        assert recipe.warmup_epochs == pytest.approx(usual.warmup_epochs * share)

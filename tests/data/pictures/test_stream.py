@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from mae.data.files import stream
+from mae.data.files.listing import Listing
+from mae.data.files.stream import PARTS_AHEAD, READ_AHEAD, part_size, parts, streamed
+from mae.data.files.tally import Tally
 from mae.data.pictures.cache import decoded_pictures
 from mae.data.pictures.geometry import CentreView, RandomView
 from mae.data.pictures.lists import pictures_in
 from mae.data.pictures.stream import PictureReader, StreamedPictures
-from mae.data.source import generators
+from mae.data.source import Batch, generators
 from mae.errors import DataError
 from mae.train.loop import order
 from tests.data.pictures.picture_writer import damage, draw
@@ -100,3 +105,65 @@ def test_what_workers_receive_can_be_sent_to_a_fresh_process(tmp_path: Path) -> 
     (batch,) = source.batches([torch.tensor([0])], CPU)
     (generator,) = generators(0, [0])
     assert torch.equal(reader.examples(source.listing.path(0), generator)[0], batch.images[0])
+
+
+@pytest.mark.parametrize("workers", [1, 8, 64])
+@pytest.mark.parametrize("nbytes", [3 * 224 * 224, 3 * 16 * 224 * 224, 3 * 3 * 16 * 240 * 240])
+def test_what_all_workers_read_ahead_is_bounded_whatever_the_batch(workers: int, nbytes: int) -> None:
+    size = part_size(nbytes, workers)
+    assert PARTS_AHEAD * workers * size * nbytes <= READ_AHEAD
+    batches = [torch.arange(16384), torch.arange(1000), torch.empty(0, dtype=torch.int64)]
+    cut = list(parts(batches, size))
+    assert max(part.stop - part.start for part in cut) <= size
+    assert [row for part in cut for row in part.rows[part.start : part.stop]] == [*range(16384), *range(1000)]
+    assert sum(part.stop == len(part.rows) for part in cut) == 3
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A reader of pictures that no file holds: each is filled with a level of its own draw."""
+
+    shape: tuple[int, ...] = (3, 8, 8)
+    nbytes: int = 192
+
+    def examples(self, path: Path, generator: torch.Generator) -> list[torch.Tensor]:
+        return [torch.full(self.shape, int(torch.randint(256, (), generator=generator)), dtype=torch.uint8)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_in_parts_is_the_batch_in_one(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = Listing(
+        Path("/none"), tuple(map(str, range(700))), tuple(row % 7 for row in range(700)), tuple("abcdefg")
+    )
+    order = [torch.arange(640), torch.arange(60, 700).flip(0), torch.empty(0, dtype=torch.int64)]
+
+    def batches() -> list[Batch]:
+        tally = Tally(listing.names, "/none", 0.1)
+        return list(streamed(listing, Fake(), tally, order, CPU, seed=3, workers=workers))
+
+    whole = batches()
+    monkeypatch.setattr(stream, "READ_AHEAD", 40 * 192 * stream.PARTS_AHEAD * max(1, workers))
+    assert part_size(192, workers) == 40
+    for one, parted in zip(whole, batches(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one[:3], parted[:3], strict=True))
+    assert [len(batch.images) for batch in whole] == [640, 640, 0]
+    assert len(whole[0].images.unique()) > 200
+
+
+class Short(Fake):
+    """A reader that cannot read every third file, nor any of a part."""
+
+    def examples(self, path: Path, generator: torch.Generator) -> list[torch.Tensor]:
+        if int(path.name) % 3 == 0 or int(path.name) < 50:
+            raise DataError("is damaged")
+        return super().examples(path, generator)
+
+
+def test_a_part_without_a_readable_file_leaves_no_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = Listing(Path("/none"), tuple(map(str, range(100))), (0,) * 100, ("a",))
+    monkeypatch.setattr(stream, "READ_AHEAD", 20 * 192 * stream.PARTS_AHEAD)
+    (batch,) = streamed(
+        listing, Short(), Tally(listing.names, "/none", 0.9), [torch.arange(100)], CPU, seed=0, workers=0
+    )
+    assert batch.rows.tolist() == [row for row in range(50, 100) if row % 3]
+    assert len(batch.images) == len(batch.labels) == len(batch.rows)
