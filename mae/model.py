@@ -10,6 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mae.flops import attention_flops, linear_flops
+from mae.footprint import WORD, Activations, Way, block_saved, linear_saved, norm_saved
 from mae.grid import POSITIONS, Grid
 from mae.masking import Mask, take
 
@@ -58,6 +59,15 @@ class Transformer:
     def mlp_flops(self, tokens: int) -> float:
         """Count the forward pass of the MLP of one block over ``tokens``."""
         return 2 * linear_flops(tokens, self.width, int(self.mlp_ratio * self.width))
+
+    def activations(self, tokens: int, way: Way, depth: int | None = None) -> Activations:
+        """Count what the last ``depth`` blocks of the stack keep of one sequence, all of them for None."""
+        depth = self.depth if depth is None else depth
+        block = block_saved(tokens, self.width, int(self.mlp_ratio * self.width), self.heads, way)
+        if way.checkpointing and depth:
+            # the block that is computed again has its activations and their gradients
+            return Activations(depth * tokens * self.width * WORD, 2 * block)
+        return Activations(depth * block, block)
 
 
 def initialise(module: nn.Module) -> None:
@@ -159,6 +169,13 @@ class Encoder(nn.Module):
     def flops(self, visible: int | None = None) -> float:
         """Count the forward pass of one sample of which ``visible`` patches are seen, all of them for None."""
         return self.embedding_flops(visible) + self.shape.flops(self.length(visible))
+
+    def activations(self, way: Way, visible: int | None = None) -> Activations:
+        """Count what a forward pass of one sample keeps: all parts are trained, the final norm included."""
+        patches, tokens = self.grid.num_patches if visible is None else visible, self.length(visible)
+        stack = self.shape.activations(tokens, way)
+        ends = linear_saved(patches, self.grid.patch_dim, way) + norm_saved(tokens, self.shape.width)
+        return Activations(stack.saved + ends, stack.working)
 
     def embedding_flops(self, visible: int | None = None) -> float:
         """Count what embeds patches: its backward pass costs once as much, as no gradient reaches pixels."""

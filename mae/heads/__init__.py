@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from mae.data.source import Augment, Splits
+from mae.footprint import Activations, Way
 from mae.model import Encoder
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
@@ -35,6 +36,10 @@ class Head(ABC):
     @abstractmethod
     def sample_flops(self, encoder: Encoder) -> float:
         """Count one sample of a training step: 0 where the steps leave the encoder alone and cost next to nothing."""
+
+    def activations(self, encoder: Encoder, way: Way) -> Activations:
+        """Count what a training step keeps of one sample: by default nothing, while a block of the encoder works."""
+        return Activations(0.0, encoder.shape.activations(encoder.length(), way).working)
 
     def flops(self, encoder: Encoder, samples: Mapping[str, int], views: int, repeats: int, shifted: int) -> float:
         """Count the whole evaluation on the samples of ``train`` and ``test``.

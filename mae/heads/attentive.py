@@ -12,6 +12,7 @@ from timm.layers import Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from mae.flops import attention_flops, linear_flops
+from mae.footprint import Activations, Way, linear_saved, norm_saved
 from mae.heads.classifier import Readout
 from mae.heads.probe import Probe
 from mae.model import Encoder, LayerNorm
@@ -76,3 +77,9 @@ class AttentiveProbe(Probe):
         width, tokens = encoder.shape.width, encoder.length()
         projections = linear_flops(tokens, width, 2 * width) + linear_flops(1, width, 2 * width)
         return projections + attention_flops(1, tokens, width) + encoder.shape.mlp_flops(1)
+
+    def activations(self, encoder: Encoder, way: Way) -> Activations:
+        """The tokens are kept three times over: before and after their norm, and as keys and values."""
+        width, tokens = encoder.shape.width, encoder.length()
+        read = norm_saved(tokens, width) + linear_saved(tokens, width, way) + linear_saved(tokens, 2 * width, way)
+        return Activations(read, super().activations(encoder, way).working)

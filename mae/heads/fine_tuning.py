@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from mae.data.source import Augment, Batch, Splits
+from mae.footprint import Activations, Way, linear_saved, mlp_saved, norm_saved
 from mae.heads import Head
 from mae.heads.classifier import Classifier, set_drop_path
 from mae.model import Encoder, choose_attention
@@ -103,3 +104,15 @@ class FineTune(Head):
         if self.tuned_blocks == 0.5:
             return forward + 2 * blocks.mlp_flops(tokens)
         return forward + 2 * blocks.flops(tokens) * self.tuned_blocks / blocks.depth
+
+    def activations(self, encoder: Encoder, way: Way) -> Activations:
+        """A frozen part keeps nothing, and pooling turns the tokens into one vector."""
+        shape, tokens, tuned = encoder.shape, encoder.length(), self.tuned_blocks
+        stack = shape.activations(tokens, way, None if tuned is None else int(tuned))
+        saved = stack.saved + norm_saved(1 if self.pooling == "mean" else tokens, shape.width)
+        if tuned is None:
+            saved += linear_saved(encoder.grid.num_patches, encoder.grid.patch_dim, way)
+        elif tuned == 0.5:
+            hidden = int(shape.mlp_ratio * shape.width)
+            saved += norm_saved(tokens, shape.width) + mlp_saved(tokens, shape.width, hidden, way)
+        return Activations(saved, stack.working)

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from mae.data.clips.sampling import Sampling
 from mae.data.source import Augment
+from mae.footprint import Activations, Way
 from mae.model import Encoder
 from mae.train.views import Views
 
@@ -42,6 +43,14 @@ class Method(nn.Module, ABC):
     def sample_flops(self) -> float:
         """Count one sample of a training step: the backward pass costs twice the forward pass."""
         return 3 * self.flops()
+
+    def activations(self, way: Way) -> Activations:
+        """Count what a step keeps of one sample: by default what the encoder does that sees all of every view.
+
+        A kind that keeps more, or much less, says so.
+        """
+        saved, working = self.encoder.activations(way)
+        return Activations(self.views * saved, self.views * working)
 
     def prepare(self, views: Views) -> None:
         """Fit what must be fitted before the first step to the run's own training views."""

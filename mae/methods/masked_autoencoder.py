@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mae.flops import linear_flops
+from mae.footprint import Activations, Way, linear_saved, norm_saved
 from mae.frames import SAME_FRAMES, FrameSelection
 from mae.grid import POSITIONS
 from mae.masking import Mask, Strategy
@@ -81,6 +82,11 @@ class MaskedAutoencoder(MaskedPrediction):
         """Count how many patches of a sample the decoder sees."""
         return self.encoder.grid.num_patches
 
+    def activations(self, way: Way) -> Activations:
+        encoder = self.encoder.activations(way, self.visible)
+        decoder = self.decoder.activations(way, self.encoder.length(self.visible), self.decoded, self.asked)
+        return Activations(encoder.saved + decoder.saved + self.compared, max(encoder.working, decoder.working))
+
 
 class Decoder(nn.Module):
     """A narrower transformer runs over visible latents and mask tokens, and predicts dropped patches only."""
@@ -120,3 +126,10 @@ class Decoder(nn.Module):
         embedding = linear_flops(encoded, self.embed.in_features, self.shape.width)
         prediction = linear_flops(asked, self.shape.width, self.head.out_features)
         return embedding + self.shape.flops(decoded) + prediction
+
+    def activations(self, way: Way, encoded: int, decoded: int, asked: int) -> Activations:
+        """Count what the forward pass of one sample keeps; the final norm keeps all tokens, and reads some."""
+        tokens, width = self.prefix + decoded, self.shape.width
+        stack = self.shape.activations(tokens, way)
+        ends = linear_saved(encoded, self.embed.in_features, way) + linear_saved(asked, width, way)
+        return Activations(stack.saved + ends + norm_saved(tokens, width), stack.working)

@@ -9,11 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from mae.data.clips.sampling import Sampling
+from mae.footprint import compared_saved
 from mae.frames import FrameSelection
 from mae.masking import Mask, Strategy, take
 from mae.methods import Method
 from mae.model import Encoder
-from mae.targets import Pictured, Target, loss_for
+from mae.targets import CLASSIFICATION, Pictured, Target, loss_for
 from mae.train.views import Views
 
 
@@ -86,6 +87,11 @@ class MaskedPrediction(Method):
     def embedded(self) -> int:
         """Count how many patches of a sample the encoder embeds."""
         return self.visible
+
+    @property
+    def compared(self) -> float:
+        """Count the bytes that the loss of one sample keeps."""
+        return compared_saved(self.asked, self.outputs, codes=self.target.losses == CLASSIFICATION)
 
     def sample_flops(self) -> float:
         return 3 * self.flops() - 2 * self.target_flops - self.encoder.embedding_flops(self.embedded)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mae.flops import linear_flops
+from mae.footprint import Activations, Way, linear_saved
 from mae.frames import SAME_FRAMES, FrameSelection
 from mae.masking import Mask, Strategy, take
 from mae.methods.masked_prediction import MaskedPrediction
@@ -50,3 +51,7 @@ class SimMIM(MaskedPrediction):
     def flops(self) -> float:
         prediction = linear_flops(self.asked, self.encoder.shape.width, self.outputs)
         return self.encoder.flops() + prediction + self.target_flops
+
+    def activations(self, way: Way) -> Activations:
+        saved, working = self.encoder.activations(way)
+        return Activations(saved + linear_saved(self.asked, self.encoder.shape.width, way) + self.compared, working)

@@ -67,6 +67,11 @@ class Recipe:
         done = (step - warmup) / max(1.0, self.steps(samples) - warmup)
         return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
+    @property
+    def states(self) -> int:
+        """Count the numbers that the optimiser keeps of each parameter: two moments, or a momentum."""
+        return 2 if self.optimizer == "adamw" else 1
+
     def build(self, model: nn.Module, layer_of: Callable[[str], int] | None = None, layers: int = 0) -> Optimizer:
         """Build the optimiser over the trainable parameters of ``model``, grouped by ``parameter_groups``."""
         groups = parameter_groups(model, self.weight_decay, self.layer_decay, layer_of, layers)
