@@ -112,11 +112,13 @@ class Shifted(NamedTuple):
     """Pictures to test on besides the test set, and what is done to a batch of them on the device.
 
     ``among: (K,)`` int64 are the classes that occur in them, ascending: predictions are made among those. None for all.
+    ``reference`` is the error of a reference model on such pictures, in percent, where one is published.
     """
 
     source: Source
     augment: Augment
     among: Tensor | None = None
+    reference: float | None = None
 
 
 class View(NamedTuple):

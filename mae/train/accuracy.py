@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import truediv
 from statistics import fmean
 
 import torch
@@ -25,15 +26,19 @@ def clips_at_once(grid: Grid) -> int:
 def robustness(model: nn.Module, shifts: Mapping[str, Sequence[Shifted]], runtime: Runtime) -> dict[str, float]:
     """Give each shifted test set ``top1_NAME``, in percent, the mean over its parts, and ``error_NAME``, 100 less that.
 
-    Of corruptions the error is a plain mean over kinds and severities. That is not the mCE of ImageNet-C, which divides
-    each kind's error by AlexNet's.
+    Where every part has a reference error, ``mce_NAME`` is the mean over parts of their errors, each in percent of its
+    reference. With AlexNet's mean error of each corruption, and as many severities of each, that is the mCE of
+    ImageNet-C (1903.12261, Sec. 4.3): a corruption's errors, summed over severities, over AlexNet's sum, then the mean.
     """
     found: dict[str, float] = {}
     for name, parts in shifts.items():
-        top1 = fmean(
-            accuracy(model, (View(part.source, (part.augment,)),), runtime, among=part.among) for part in parts
-        )
-        found |= {f"top1_{name}": top1, f"error_{name}": 100.0 - top1}
+        errors = [
+            100.0 - accuracy(model, (View(part.source, (part.augment,)),), runtime, among=part.among) for part in parts
+        ]
+        found |= {f"top1_{name}": 100.0 - fmean(errors), f"error_{name}": fmean(errors)}
+        references = [part.reference for part in parts if part.reference is not None]
+        if len(references) == len(parts):
+            found[f"mce_{name}"] = 100.0 * fmean(map(truediv, errors, references))
     return found
 
 

@@ -51,6 +51,17 @@ def test_the_parts_of_a_shifted_set_count_alike_whatever_their_sizes() -> None:
     assert robustness(Constant(1.0, 0.0, 0.0, 0.0), parts, runtime()) == {"top1_fog": 50.0, "error_fog": 50.0}
 
 
+def test_mce_divides_each_corruption_by_its_reference_before_the_mean() -> None:
+    """Two corruptions of two severities: 100 and 50 wrong in 100 against 80, then 25 and 0 against 50."""
+    wrong = {80.0: (blank(1, 1), blank(0, 1)), 50.0: (blank(0, 0, 0, 1), blank(0, 0))}
+    parts = tuple(Shifted(images, plain, None, by) for by, pair in wrong.items() for images in pair)
+    found = robustness(Constant(1.0, 0.0, 0.0, 0.0), {"fog": parts}, runtime())
+    assert found["mce_fog"] == pytest.approx(100 * ((100 + 50) / (2 * 80) + (25 + 0) / (2 * 50)) / 2)
+    assert found["error_fog"] == pytest.approx((100 + 50 + 25 + 0) / 4)
+    unknown = (*parts, Shifted(blank(0), plain))
+    assert "mce_fog" not in robustness(Constant(1.0, 0.0, 0.0, 0.0), {"fog": unknown}, runtime())
+
+
 def test_accuracy_counts_every_picture_once() -> None:
     labels = [row % 4 for row in range(1002)]
     found = accuracy(Constant(1.0, 0.0, 0.0, 0.0), (View(blank(*labels), (plain,)),), runtime())

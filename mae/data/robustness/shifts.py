@@ -6,8 +6,8 @@ up to normalisation; it returns the parts of the shifted set, which count alike 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +29,10 @@ class Shift(Protocol):
     def __call__(self, test: Source, view: Augment) -> tuple[Shifted, ...]: ...
 
     def identity(self) -> dict[str, object]:
-        """What the shifted pictures depend on beside the test set, as JSON: content in the place of paths."""
+        """What the shifted pictures depend on beside the test set, as JSON: content in the place of paths.
+
+        The content is None while no root is given.
+        """
         ...
 
 
@@ -69,7 +72,7 @@ class Folder:
         return (_shifted(found, view, self.classes, self.channels),)
 
     def identity(self) -> dict[str, object]:
-        return {"channels": self.channels, "content": _content([_place(self.root)])}
+        return {"channels": self.channels, "content": None if self.root is None else _content([_place(self.root)])}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class CorruptionFolders:
     """The layout of ImageNet-C: ``<corruption>/<severity>/<class>/*`` below ``root``, each severity a part.
 
     The files of ImageNet-C have the size of the test crop already, so they are looked at through ``view`` and not
-    through that of the test set, which would enlarge them. Errors as of ``Folder``.
+    through that of the test set, which would enlarge them. ``alexnet`` has AlexNet's error on each corruption, the mean
+    over severities in percent, by which mCE divides; empty for none. Errors as of ``Folder``.
     """
 
     root: str | None
@@ -87,6 +91,11 @@ class CorruptionFolders:
     samples: int
     classes: int
     channels: int = 3
+    alexnet: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.alexnet and (missing := sorted(set(self.corruptions) - set(self.alexnet))):
+            raise DataError(f"CorruptionFolders: alexnet has no error for {missing[0]}; add it, or leave alexnet away.")
 
     def __call__(self, test: Source, view: Augment) -> tuple[Shifted, ...]:
         root, places = _place(self.root), self._places()
@@ -97,10 +106,15 @@ class CorruptionFolders:
             )
         found = [_listing(place, test.classes) for place in places]
         _count(self.root, sum(map(len, found)), self.samples)
-        return tuple(_shifted(part, self.view, self.classes, self.channels) for part in found)
+        references = [self.alexnet.get(name) for name in self.corruptions for _ in self.severities]
+        return tuple(
+            _shifted(part, self.view, self.classes, self.channels)._replace(reference=reference)
+            for part, reference in zip(found, references, strict=True)
+        )
 
     def identity(self) -> dict[str, object]:
-        return {"channels": self.channels, "view": repr(self.view), "content": _content(self._places())}
+        content = None if self.root is None else _content(self._places())
+        return {"channels": self.channels, "view": repr(self.view), "content": content}
 
     def _places(self) -> list[Path]:
         root = _place(self.root)
