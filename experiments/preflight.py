@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.ablation import SpecError
+from experiments.needs import check_needs
 from experiments.plan import Job, local
 from experiments.remember import kept
-from experiments.spec import PRETRAIN, Spec
 from mae.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -81,39 +81,40 @@ def workers_for(jobs: Sequence[Job], scale: str, offer: Offer) -> int:
 
 
 def preflight(jobs: Sequence[Job], out: Path) -> None:
-    """SpecError if data is not named, the disk has no room for what the jobs write, or a checkpoint is damaged."""
-    check_named(jobs)
-    # two checkpoints of weights and two moments at the worst moment, and the weights that each leaves
-    sizes = {job.fingerprint: job.facts.weights for job in jobs if job.leaves_weights}
-    need = 6 * max(sizes.values(), default=0) + sum(sizes.values()) + (32 << 20)
-    free = shutil.disk_usage(out).free
-    if jobs and free < need:
-        raise SpecError(
-            f"the disk of {out} has {free / 1e6:.0f} MB free and these runs need {need / 1e6:.0f} MB; "
-            f"free some space or choose another out=PATH"
-        )
-    needed = {job.needs for job in jobs if job.needs and job.needs not in sizes}
+    """SpecError if files are not named, the disk has no room for what the jobs write, or a checkpoint is damaged."""
+    check_needs(jobs)
+    for sentence in full_disk(jobs, out):
+        raise SpecError(sentence)
+    check_checkpoints(jobs, out)
+
+
+def disk_bytes(jobs: Sequence[Job]) -> int:
+    """What the jobs write: two checkpoints of weights and two moments at the worst moment, and weights that stay."""
+    sizes = [job.facts.weights for job in jobs if job.leaves_weights]
+    return 6 * max(sizes, default=0) + sum(sizes) + (32 << 20)
+
+
+def full_disk(jobs: Sequence[Job], out: Path) -> list[str]:
+    """A sentence if the disk of ``out`` has no room for what the jobs write."""
+    need, free = disk_bytes(jobs), shutil.disk_usage(out).free
+    if not jobs or free >= need:
+        return []
+    return [
+        f"the disk of {out} has {free / 1e6:.0f} MB free and these runs need {need / 1e6:.0f} MB; "
+        f"free some space or choose another out=PATH"
+    ]
+
+
+def check_checkpoints(jobs: Sequence[Job], out: Path) -> None:
+    """SpecError if a checkpoint is damaged that a job goes on from, or starts from."""
+    made = {job.fingerprint for job in jobs if job.leaves_weights}
+    needed = {job.needs for job in jobs if job.needs and job.needs not in made}
     folders = [out / "checkpoints" / job.fingerprint for job in jobs] + [out / "weights" / name for name in needed]
     if existing := [folder for folder in folders if folder.exists()]:
-        _check_checkpoints(existing)
+        _load(existing)
 
 
-def check_named(jobs: Iterable[Job]) -> None:
-    """SpecError if a job reads files of data whose place nobody has said."""
-    for job in jobs:
-        name, key = ("data", "data") if job.stage == PRETRAIN else ("evaluate_data", _key_of(job.spec))
-        data = job.spec.tree[name]
-        shifts = {f"{key}.shifts.{shift}": section for shift, section in data.get("shifts", {}).items()}
-        for place, section in {f"{key}.source": data["source"], **shifts}.items():
-            if "root" in section and section["root"] is None:
-                raise SpecError(f"{job.name} reads files, and nobody says where they lie; add {place}.root=PATH")
-
-
-def _key_of(spec: Spec) -> str:
-    return "data" if spec.data.source == spec.evaluate_data.source else "evaluate_data"
-
-
-def _check_checkpoints(folders: Iterable[Path]) -> None:
+def _load(folders: Iterable[Path]) -> None:
     import torch
 
     from mae.train.checkpoint import Checkpoints

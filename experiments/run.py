@@ -50,9 +50,17 @@ from experiments.ablation import (  # noqa: E402
 from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
 from experiments.effects import check_effects  # noqa: E402
+from experiments.needs import describe_needs  # noqa: E402
 from experiments.options import option, read  # noqa: E402
 from experiments.plan import FIRST_LOOK, MOST_SEEDS, Cell, Job, plan, variant  # noqa: E402
-from experiments.preflight import offer_of, parts_used, preflight, workers_for  # noqa: E402
+from experiments.preflight import (  # noqa: E402
+    check_checkpoints,
+    full_disk,
+    offer_of,
+    parts_used,
+    preflight,
+    workers_for,
+)
 from experiments.remember import remembered  # noqa: E402
 from experiments.spec import PRETRAIN  # noqa: E402
 from mae.data.files.content import remember_in  # noqa: E402
@@ -166,13 +174,14 @@ def run(options: Options) -> int:
 
 
 def _plan(ablations: Sequence[Ablation], options: Options) -> int:
-    """Say what is left to run and how long it takes, and refuse what a run would refuse."""
+    """Say what is left to run, how long it takes and what it lacks, and refuse what a run would refuse for good."""
     jobs = planned(ablations, options)
     finished = finished_runs(options.out)
     todo = _left(jobs, finished, options)
     workers = options.workers or workers_for(todo, options.scale, offer_of(options.device))
-    print("\n".join([describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo)]))
-    preflight(todo, options.out)
+    lines = [describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo)]
+    print("\n".join([*lines, *describe_needs(todo), *full_disk(todo, options.out)]))
+    check_checkpoints(todo, options.out)
     if options.seeds == AUTO:
         print(
             deciding(ablations, options).expect(

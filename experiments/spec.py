@@ -39,7 +39,8 @@ class Model:
 class Data:
     """Pictures or clips: where they come from, how many of each side are used, the size at which a model sees them.
 
-    ``sampling`` says how frames are taken from a clip; pictures have none. ``shifts`` are changed test sets.
+    ``sampling`` says how frames are taken from a clip; pictures have none. ``shifts`` are changed test sets. ``had``
+    says of ``source``, and of shifts by name, where their files are had.
     """
 
     source: Section
@@ -57,6 +58,7 @@ class Data:
     half_stride: int | None = None
     sampling: Section | None = None
     shifts: Mapping[str, Section] = field(default_factory=dict)
+    had: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,16 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Origin:
-    """Weights to start from: of the own pre-training, of the ``stage`` of the spec that ``set`` composes, of a file."""
+    """Weights to start from: of the own pre-training, of the ``stage`` of the spec that ``set`` composes, of a file.
+
+    ``had`` says where the file is had.
+    """
 
     stage: str
     inputs: str | None
     set: tuple[str, ...] | None
     path: str | None
+    had: str = ""
 
 
 @dataclass(frozen=True)

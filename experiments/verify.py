@@ -30,9 +30,9 @@ if __name__ == "__main__":
 from experiments.ablation import SCALES, Ablation, SpecError, ablation_names, load_ablation, nearest  # noqa: E402
 from experiments.command import answer, spec_keys  # noqa: E402
 from experiments.effects import check_effects  # noqa: E402
+from experiments.needs import check_needs  # noqa: E402
 from experiments.options import option, read  # noqa: E402
 from experiments.plan import Job, plan  # noqa: E402
-from experiments.preflight import check_named  # noqa: E402
 from experiments.stages.stage import Stage  # noqa: E402
 from mae.data.check.findings import VerifyReport  # noqa: E402
 from mae.data.check.verify import verify  # noqa: E402
@@ -91,7 +91,7 @@ def jobs_of(table: Ablation, options: Options) -> list[Job]:
     """The trainings of a table for one seed; SpecError for all that a run refuses before it trains."""
     jobs = plan([table], options.scale, 1, options.overrides, options.rows)
     check_effects([table], options.scale, options.overrides, options.rows, "fp32")
-    check_named(jobs)
+    check_needs(jobs)
     return jobs
 
 

@@ -167,7 +167,8 @@ class DalleTokenizer:
 
     ``path`` is a state dict, ``.safetensors`` or a torch file of tensors only; the published ``encoder.pkl`` is a
     pickled module, which is never loaded here. ``mean`` and ``std`` are those that the run's views are normalised by.
-    ``width`` and ``codebook`` are the published sizes. ValueError if there is no such file.
+    ``width`` and ``codebook`` are the published sizes. ValueError if there is no such file; while none is named, it
+    can be counted and not prepared.
     """
 
     path: str | None
@@ -177,9 +178,8 @@ class DalleTokenizer:
     width: int = 256
 
     def __post_init__(self) -> None:
-        if self.path is None or not Path(self.path).is_file():
-            where = "no file is named" if self.path is None else f"{self.path} is not a file"
-            raise ValueError(f"the DALL-E encoder is missing: {where}; {_HOW_TO_GET}")
+        if self.path is not None and not Path(self.path).is_file():
+            raise ValueError(f"the DALL-E encoder is missing: {self.path} is not a file; {_HOW_TO_GET}")
 
     def prepare(self, grid: Grid, views: Views) -> DalleEncoder:
         """Load the encoder onto the device of ``views``; ValueError if the grid or the file does not fit."""
@@ -187,9 +187,11 @@ class DalleTokenizer:
             raise ValueError(
                 "the DALL-E encoder reads RGB pictures; use tokenizer=learned for clips and other channels"
             )
+        if self.path is None:
+            raise ValueError(f"the DALL-E encoder is missing: no file is named; {_HOW_TO_GET}")
         with torch.device("meta"):
             model = DalleEncoder(grid, self)
-        self._load(model)
+        self._load(model, Path(self.path))
         return model.to(views.runtime.device)
 
     def flops(self, grid: Grid) -> float:
@@ -199,9 +201,8 @@ class DalleTokenizer:
         sides = [DALLE_STRIDE, *(DALLE_STRIDE >> halvings for halvings in range(4)), 1]
         return sum(convolution_flops(part, grid.num_patches * side**2) for part, side in zip(parts, sides, strict=True))
 
-    def _load(self, model: DalleEncoder) -> None:
-        assert self.path is not None
-        path = Path(self.path)
+    @staticmethod
+    def _load(model: DalleEncoder, path: Path) -> None:
         try:
             if path.suffix == ".safetensors":
                 tensors = load_file(path)

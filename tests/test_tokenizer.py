@@ -205,7 +205,7 @@ def test_the_dalle_encoder_computes_what_its_definition_says(tmp_path: Path) -> 
 def test_a_wrong_encoder_file_is_named_with_what_is_wrong_and_how_to_get_a_right_one(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     with pytest.raises(ValueError, match=r"no file is named; open the published encoder\.pkl"):
-        DalleTokenizer(None, MEAN, STD)
+        DalleTokenizer(None, MEAN, STD).prepare(PICTURE, views())
     with pytest.raises(ValueError, match=r"encoder\.safetensors is not a file; open"):
         small(path)
     tensors = small_file(path)

@@ -78,7 +78,10 @@ class Evaluation(Stage):
         return {"model": self.spec.tree["model"], self.name: self.spec.tree["evaluate"][self.name]}
 
     def origin(self) -> Stage | str | None:
-        """What it starts from: a training, the path of a file of weights, or None for random weights."""
+        """What it starts from: a training, the path of a file of weights (empty while none is named), or None.
+
+        None are random weights.
+        """
         if not self.pretrained:
             return None
         if self.spec.origin.stage == FILE:
@@ -94,7 +97,7 @@ class Evaluation(Stage):
             if isinstance(origin, Stage)
             else None
             if origin is None
-            else {"file": file_digest(origin)}
+            else {"file": file_digest(origin) if origin else None}
         )
         found = {
             **self._common(),
@@ -144,11 +147,9 @@ class Evaluation(Stage):
             )
         self._check_tested()
         origin = self.origin()
-        if isinstance(origin, str) and not (origin and Path(origin).exists()):
-            raise ValueError(
-                f"origin.path={origin or 'null'} is no file; name the weights to start from: origin.path=FILE"
-            )
-        if isinstance(origin, str):
+        if isinstance(origin, str) and origin:  # one that is not named yet is a need, found with all others
+            if not Path(origin).exists():
+                raise ValueError(f"origin.path={origin} is no file; name the weights to start from: origin.path=FILE")
             check_weights(origin, file_digest(origin), shapes_of(self.spec))
         if isinstance(origin, Stage) and origin.spec is not self.spec:
             adapt(Weights(meta_encoder(shapes_of(origin.spec)).state_dict()), meta_encoder(shapes_of(self.spec)))

@@ -138,8 +138,8 @@ def test_as_many_processes_as_can_be_busy(
 
 
 def test_a_file_of_weights_that_is_not_there_is_refused_before_training(jobs: Jobs) -> None:
-    with pytest.raises(SpecError, match=r"origin\.path=null is no file; name the weights to start from"):
-        jobs("video_pretraining_strategy", "ImageNet-21k sup.", "paper")
+    with pytest.raises(SpecError, match=r"origin\.path=/nowhere\.pth is no file; name the weights to start from"):
+        jobs("video_pretraining_strategy", "ImageNet-21k sup.", "paper", "origin.path=/nowhere.pth")
 
 
 def test_an_origin_of_another_shape_is_refused_before_training(jobs: Jobs) -> None:

@@ -70,7 +70,6 @@ def test_what_fits_is_planned(out: Path, pictures: Path, clips: Path, capsys: py
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "nobody says where they lie; add data.source.root=PATH"),
         (["data.source.root=/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["data.source.root={root}/folder", "data.classes=3"], "has 2 classes, the spec says 3: set data.classes=2"),
         (["data.source.root={root}/folder", "data.samples.test=9"], "choose data.samples.test from 1 to 8"),
@@ -90,7 +89,6 @@ def test_pictures_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "nobody says where they lie; add data.source.root=PATH"),
         (["data.source.root={root}/none"], "is no folder"),
         (["data.source.root={root}/folder", "data.classes=5"], "has 2 classes, the spec says 5: set data.classes=2"),
         (["data.source.root={root}/folder", "data.source.train=17"], "has 16 clips for train, the spec says 17"),
