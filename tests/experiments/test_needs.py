@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from experiments import run as command
 from experiments.ablation import SpecError, load_ablation
