@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from experiments import run as command
 from experiments.ablation import SpecError, load_ablation
@@ -29,18 +29,20 @@ def keys(jobs: list[Job]) -> set[str]:
     return {need.key for need in needs_of(jobs)}
 
 
-def test_data_shifts_tokenizer_and_weights_are_needs_of_those_that_read_them(tmp_path: Path) -> None:
+def test_data_shifts_tokenizer_and_weights_are_needs_of_those_that_read_them() -> None:
     shifts = {f"evaluate_data.shifts.{name}.root" for name in ("corruption", "adversarial", "rendition", "sketch")}
     tokens = at_paper_scale("target", "dVAE token")
     assert keys([job for job in tokens if job.stage == "pretrain"]) == {"data.source.root", "tokenizer.path"}
     assert keys([job for job in tokens if job.stage != "pretrain"]) == {"data.source.root"}
     shifted = at_paper_scale("robustness", "scratch ViT-B")
     assert keys(shifted) == {"data.source.root", *shifts}
-    assert keys(at_paper_scale("video_pretraining_strategy", "ImageNet-21k sup.")) == {
-        "data.source.root",
-        "origin.path",
-    }
-    named = at_paper_scale("robustness", "scratch ViT-B", f"evaluate_data.shifts.sketch.root={tmp_path}")
+    supervised = at_paper_scale("video_pretraining_strategy", "ImageNet-21k sup.")
+    assert keys(supervised) == {"data.source.root", "origin.path"}
+    (job,) = shifted
+    data = job.spec.evaluate_data
+    sketch = {**data.shifts["sketch"], "root": "/some/folder"}
+    spec = replace(job.spec, evaluate_data=replace(data, shifts={**data.shifts, "sketch": sketch}))
+    named = [replace(job, spec=spec)]
     assert keys(named) == keys(shifted) - {"evaluate_data.shifts.sketch.root"}
 
 
