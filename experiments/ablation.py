@@ -42,7 +42,7 @@ class Column:
     ``relative_to`` names the row whose value divides every other (``invert``: is divided by it). At the paper's scale a
     value within ``tolerance`` of the published one is reproduced; ``tolerance_from`` says which published spread of
     seeds the tolerance comes from. A column without chance (FLOPs) has ``exact``, a relative tolerance, and needs no
-    seeds.
+    seeds. ``hardware`` says on what published hours were measured.
     """
 
     metric: str
@@ -54,6 +54,7 @@ class Column:
     tolerance: float | None = None
     tolerance_from: str = ""
     exact: float | None = None
+    hardware: str = ""
     set: Overrides = field(default_factory=dict)
 
     @property

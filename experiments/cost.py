@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from experiments.ablation import SpecError
@@ -48,21 +50,35 @@ class Pace:
 
 def pace_of(finished: Mapping[str, Run], scale: str, workers: int = 1) -> Pace:
     """The pace of finished runs of a scale; where there are none, what a matrix product suggests."""
-    import numpy as np
-
     rates: dict[str, list[float]] = {}
     for run in finished.values():
         stage = run.data.tags["stage"]
         if run.data.tags["scale"] == scale and (rate := run.data.metrics.get(f"{stage}/gflops_per_second")):
             rates.setdefault(stage, []).append(1e9 * rate)
     if rates:
-        usual = float(np.median([rate for found in rates.values() for rate in found]))
-        return Pace({stage: float(np.median(found)) for stage, found in rates.items()}, usual, workers)
-    size = 768
-    left, right = np.ones((size, size), np.float32), np.ones((size, size), np.float32)
-    left @ right
-    start = time.perf_counter()
-    for _ in range(10):
+        usual = median(rate for found in rates.values() for rate in found)
+        return Pace({stage: median(found) for stage, found in rates.items()}, usual, workers)
+    return Pace({}, product_rate() / workers, workers)
+
+
+#: Seconds for which products are timed, and the side of their matrices: one takes a few milliseconds, so that on a busy
+#: machine some find the cores free.
+TIMED, SIDE = 0.3, 512
+
+
+def product_rate(clock: Callable[[], float] = time.perf_counter) -> float:
+    """Half of the FLOP per second of the fastest of several products of matrices: what a training may reach.
+
+    Others on this machine make a product slow, and nothing makes it fast. ``clock`` tells seconds.
+    """
+    import numpy as np
+
+    left, right = np.ones((SIDE, SIDE), np.float32), np.ones((SIDE, SIDE), np.float32)
+    left @ right  # the first one wakes the threads
+    begun = then = clock()
+    fastest = math.inf
+    while then - begun < TIMED or fastest == math.inf:
         left @ right
-    together = 0.5 * 10 * 2 * size**3 / (time.perf_counter() - start)
-    return Pace({}, together / workers, workers)
+        now = clock()
+        fastest, then = min(fastest, now - then), now
+    return 0.5 * 2 * SIDE**3 / fastest

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from experiments.ablation import Ablation, Row, SpecError, at_scale, exists, short_name, table_name
 from experiments.compose import PATHS, flatten
 from experiments.remember import fingerprint, kept
 from experiments.spec import PRETRAIN, SUPERVISED, Spec, origin_of, spec_of
+from mae.footprint import Footprint
 
 if TYPE_CHECKING:
     from experiments.stages.stage import Stage
@@ -40,7 +41,8 @@ class Facts:
     """What a plan knows of a training before it runs: its name, what it starts from, what it costs.
 
     ``needs`` is the fingerprint of the training whose weights it starts from, None for none. ``flops`` are those of all
-    it does, ``sample_flops`` those of one training sample, ``weights`` the bytes that its parameters take.
+    it does, ``sample_flops`` those of one training sample, ``weights`` the bytes that its parameters take. ``batch`` is
+    the number of samples in a step, ``footprint`` what a step keeps in memory.
     """
 
     fingerprint: str
@@ -49,6 +51,8 @@ class Facts:
     sample_flops: float
     steps: int
     weights: int
+    batch: int = 0
+    footprint: Footprint | None = None
 
 
 @dataclass
@@ -106,7 +110,8 @@ def facts_of(spec: Spec, stage: str) -> Facts:
     tree = {key: value for key, value in spec.tree.items() if key != "evaluate"}
     tree["evaluate"] = spec.tree["evaluate"].get(stage)
     text = json.dumps([stage, tree], sort_keys=True)
-    return Facts(**kept(fingerprint({"facts": text}), lambda: _facts(spec, stage), keep=not local(spec)))
+    found = kept(fingerprint({"facts": text}), lambda: _facts(spec, stage), keep=not local(spec))
+    return Facts(**{**found, "footprint": Footprint.read(found["footprint"])})
 
 
 def local(spec: Spec) -> bool:
@@ -131,6 +136,8 @@ def _facts(spec: Spec, stage: str) -> dict[str, object]:
             "sample_flops": made.sample_flops(),
             "steps": made.steps(),
             "weights": made.parameter_bytes(),
+            "batch": made.batch(),
+            "footprint": asdict(made.footprint()),
         }
     except (ValueError, TypeError, OverflowError) as error:
         raise SpecError(str(error)) from error

@@ -15,6 +15,8 @@ Usage: python experiments/run.py ablation=NAME [scale=NAME] [seeds=N|auto] [plan
   out           the one folder that runs write to: database, artifacts, checkpoints, cache (default: outputs)
   report_dir    where tables/ and figures/ go (default: reports)
   workers       processes side by side (default: one a core at smoke, desk and study scale on a CPU, else one)
+  accelerator   plan_only: the card to reckon with, such as h100 (default: a100-80gb at gpu, day and paper scale)
+  devices       plan_only: how many of them share a training (default: 1)
   device        auto, cpu, cuda, cuda:1, mps (default: auto)
   KEY=VALUE     any key of the spec, for instance mask.ratio=0.6, pretrain.epochs=6, data.samples.train=1000,
                 or an option of a group, for instance model=vit_b16; `plan_only=true` checks it without training
@@ -50,6 +52,14 @@ from experiments.ablation import (  # noqa: E402
 from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
 from experiments.effects import check_effects  # noqa: E402
+from experiments.hardware import (  # noqa: E402
+    CARD,
+    CARD_SCALES,
+    Accelerator,
+    accelerators,
+    check_fits,
+    describe_demands,
+)
 from experiments.needs import describe_needs  # noqa: E402
 from experiments.options import option, read  # noqa: E402
 from experiments.plan import FIRST_LOOK, MOST_SEEDS, Cell, Job, plan, variant  # noqa: E402
@@ -94,6 +104,8 @@ class Options:
     report_dir: Path = home() / "reports"
     device: str = "auto"
     workers: int = option(0, least=1)
+    accelerator: str = option("", choices=accelerators())
+    devices: int = option(1, least=1)
     rows: tuple[str, ...] = option((), key="row")
     overrides: tuple[str, ...] = ()
 
@@ -108,6 +120,8 @@ def parse(arguments: Sequence[str]) -> Options:
     if options.budget and options.seeds != AUTO:
         raise SpecError(f"budget={options.budget} is for seeds=auto; add that, or leave the budget out")
     seconds_of(options.budget or BUDGET)
+    if (options.accelerator or options.devices != 1) and not options.plan_only:
+        raise SpecError("accelerator= and devices= say what a plan reckons with; add plan_only=true, or leave them out")
     return options
 
 
@@ -126,11 +140,23 @@ def chosen(options: Options) -> list[Ablation]:
 
 def planned(ablations: Sequence[Ablation], options: Options) -> list[Job]:
     """The trainings of the tables; SpecError for what can be refused before training."""
-    precision = offer_of(options.device).precision
+    precision = precision_of(options)
     seeds = FIRST_LOOK if options.seeds == AUTO else int(options.seeds)
     jobs = plan(ablations, options.scale, seeds, options.overrides, options.rows, precision)
     check_effects(ablations, options.scale, options.overrides, options.rows, precision)
     return jobs
+
+
+def card_of(options: Options) -> Accelerator | None:
+    """The card that a plan reckons with: the one that is named, or the usual one of a scale that is made for cards."""
+    name = options.accelerator or (CARD if options.plan_only and options.scale in CARD_SCALES else "")
+    return accelerators()[name] if name else None
+
+
+def precision_of(options: Options) -> str:
+    """What ``auto`` stands for: in a plan for a card, on that card."""
+    card = card_of(options)
+    return card.precision if card else offer_of(options.device).precision
 
 
 def describe(jobs: Sequence[Job], todo: Sequence[Job], pace: Pace) -> str:
@@ -180,6 +206,8 @@ def _plan(ablations: Sequence[Ablation], options: Options) -> int:
     todo = _left(jobs, finished, options)
     workers = options.workers or workers_for(todo, options.scale, offer_of(options.device))
     lines = [describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo)]
+    if todo and (card := card_of(options)):
+        lines.append(describe_demands(todo, card, options.devices, ablations))
     print("\n".join([*lines, *describe_needs(todo), *full_disk(todo, options.out)]))
     check_checkpoints(todo, options.out)
     if options.seeds == AUTO:
@@ -219,11 +247,14 @@ def _do(jobs: Sequence[Job], tracker: Tracker, options: Options) -> None:
     place(jobs, finished, tracker)
     if todo := _left(jobs, finished, options):
         from experiments.execute import execute, workplace
+        from mae.train.machine import memory_of
 
         workers = options.workers or workers_for(todo, options.scale, offer_of(options.device))
         preflight(todo, options.out)
         print(describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo), sep="\n", flush=True)
         here = workplace(options.out, options.device, options.scale)
+        if here.device.type == "cuda":
+            check_fits(todo, memory_of(here.device))
         if options.seeds == AUTO:
             here = replace(here, planned_seeds=MOST_SEEDS)
         execute(todo, tracker, here, workers, again=options.rerun)

@@ -1,15 +1,18 @@
 """What a training step keeps in a device's memory: state that stays, and activations that the backward pass reads.
 
-Bytes are counted by formula, as ``mae.flops`` counts products; a test holds them to what autograd really saves.
+Bytes are counted by formula, as ``mae.flops`` counts products; a test holds them to what autograd really saves. A plan
+that is known already reads these classes, so torch is loaded only where modules are counted.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 #: The share of a device's memory that is left to the context, to kernels' workspaces, and to gaps in the allocator.
 RESERVE = 0.1
@@ -103,6 +106,8 @@ class State:
     @classmethod
     def of(cls, module: nn.Module, way: Way, states: int, average: bool = False) -> State:
         """Count ``module``, on a meta device too, under an optimiser that keeps ``states`` numbers of a parameter."""
+        from torch import nn
+
         trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         every = sum(p.numel() for p in module.parameters())
         blocks = [part for stack in module.modules() if isinstance(stack, nn.ModuleList) for part in stack]
@@ -132,13 +137,25 @@ class State:
 class Footprint:
     """What a training keeps: its state, and the activations of one sample without and with checkpointing.
 
-    ``pixels`` are the bytes of a sample on its way in, as it is read and as it is augmented and cut.
+    ``pixels`` are the bytes of a sample on its way in: as it is read, augmented (fp32), and cut into patches (fp32).
     """
 
     state: State
     plain: Activations
     checkpointed: Activations
     pixels: float = 0.0
+
+    @classmethod
+    def of(cls, state: State, activations: Callable[[Way], Activations], way: Way, values: int) -> Footprint:
+        """Count a step that computes in this ``way`` on samples of so many ``values``."""
+        again = replace(way, checkpointing=True)
+        return cls(state, activations(way), activations(again), float(values * (1 + 2 * WORD)))
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Footprint:
+        """Read what ``dataclasses.asdict`` made of one, and JSON of that."""
+        activations = (Activations(*plain[name]) for name in ("plain", "checkpointed"))
+        return cls(State(**plain["state"]), *activations, plain["pixels"])
 
     def sample(self, checkpointing: bool = False) -> float:
         """Count the bytes that each sample of a micro-batch adds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +18,18 @@ from experiments.compose import groups
 from experiments.identity import file_digest
 from experiments.spec import FILE, PRETRAIN, Data, Protocol, Section, Spec, origin_of
 from experiments.stages.pretraining import Pretraining
-from experiments.stages.sketch import bytes_of, check_head, check_weights, head_of, meta_encoder, shapes_of
+from experiments.stages.sketch import (
+    bytes_of,
+    check_head,
+    check_weights,
+    head_of,
+    meta_classifier,
+    meta_encoder,
+    shapes_of,
+)
 from experiments.stages.stage import Outcome, Stage, unreadable
 from mae.data.clips.sampling import Sampling
+from mae.footprint import Footprint, State, Way
 from mae.heads import Head
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
@@ -171,6 +181,16 @@ class Evaluation(Stage):
 
     def parameter_bytes(self) -> int:
         return bytes_of(meta_encoder(shapes_of(self.spec)))
+
+    def footprint(self) -> Footprint:
+        head, way, shapes = self.head, Way(self.spec.precision), shapes_of(self.spec)
+        classifier = meta_classifier(shapes, json.dumps(self.protocol.protocol), self.data.classes)
+        states = head.recipe.states if head.recipe else 0
+        state = State.of(classifier, way, states, head.averages)
+        return Footprint.of(state, partial(head.activations, meta_encoder(shapes)), way, self._values())
+
+    def batch(self) -> int:
+        return super().batch() * self.protocol.repeats
 
     def run(self, start: Mapping[str, Tensor] | None, cache: Path, runtime: Runtime) -> Outcome:
         encoder = encoder_of(self.spec)

@@ -19,6 +19,7 @@ from mae.data.clips.sampling import Sampling
 from mae.data.source import Augment, Source
 from mae.methods import Method
 from mae.methods.collapse import COLLAPSED, spread_of
+from mae.footprint import Footprint, State, Way
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 from mae.train.pretrain import pretrain
@@ -83,6 +84,11 @@ class Pretraining(Stage):
     def parameter_bytes(self) -> int:
         """Bytes of the fp32 parameters of encoder and method."""
         return bytes_of(meta_method(shapes_of(self.spec)))
+
+    def footprint(self) -> Footprint:
+        method, way = meta_method(shapes_of(self.spec)), Way(self.spec.precision)
+        state = State.of(method, way, self.recipe.states)
+        return Footprint.of(state, method.activations, way, method.views * self._values())
 
     def check(self) -> None:
         method = meta_method(shapes_of(self.spec))

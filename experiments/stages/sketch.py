@@ -81,11 +81,15 @@ def meta_method(shapes: Shapes) -> Method:
 
 
 @lru_cache(maxsize=1024)
+def meta_classifier(shapes: Shapes, head: str, classes: int) -> nn.Module:
+    """What a head trains and tests; ValueError if it cannot evaluate an encoder."""
+    with torch.device("meta"):
+        return head_of(head).classifier(encoder_of(shapes.spec), classes)
+
+
 def check_head(shapes: Shapes, head: str, classes: int) -> None:
     """ValueError if a head cannot evaluate an encoder."""
-    with torch.device("meta"):
-        classifier = head_of(head).classifier(encoder_of(shapes.spec), classes)
-    recipe = head_of(head).recipe
+    classifier, recipe = meta_classifier(shapes, head, classes), head_of(head).recipe
     if recipe and recipe.batch_size == 1 and any(isinstance(part, nn.BatchNorm1d) for part in classifier.modules()):
         raise ValueError("batch_size=1 gives BatchNorm nothing to normalise by: choose 2 or more")
 

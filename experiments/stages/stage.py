@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mae import NUMERICS
 from mae.data.clips.sampling import Sampling
 from mae.data.clips.sets import ClipSet
 from mae.data.source import DataSet, Holding, Source, Use
+from mae.footprint import Footprint
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 
@@ -88,6 +90,14 @@ class Stage(ABC):
     @abstractmethod
     def parameter_bytes(self) -> int:
         """Bytes of the fp32 parameters that a checkpoint of it holds, about."""
+
+    @abstractmethod
+    def footprint(self) -> Footprint:
+        """What a step keeps in a device's memory, with attention fused as on every card."""
+
+    def batch(self) -> int:
+        """How many samples an optimiser step looks at, 0 where nothing is trained."""
+        return self.recipe.batch_size if self.recipe else 0
 
     @abstractmethod
     def run(self, start: Mapping[str, Tensor] | None, cache: Path, runtime: Runtime) -> Outcome:
@@ -191,6 +201,11 @@ class Stage(ABC):
     def look(self) -> Look:
         """How it looks at its data."""
         return Look(self.data, self.key, self.side, self.augment, sampling=self.sampling())
+
+    def _values(self) -> int:
+        """How many values a sample has, as many frames of a clip as are read."""
+        data, sampling = self.data, self.sampling()
+        return data.channels * (sampling.frames if sampling else data.frames) * prod(data.input_size)
 
     def _data_identity(self, sides: Iterable[str]) -> dict[str, Any]:
         """What of the data the stage reads: the set's own identity, how much of each side, and what is seen of it."""

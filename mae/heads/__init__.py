@@ -33,6 +33,11 @@ class Head(ABC):
     def __call__(self, encoder: Encoder, splits: Splits, train_augment: Augment, runtime: Runtime) -> dict[str, float]:
         """Train on ``splits.train``, test on ``splits.views``, and return metrics by name, accuracies in percent."""
 
+    @property
+    def averages(self) -> bool:
+        """Say whether a moving average of the weights is kept beside them."""
+        return False
+
     @abstractmethod
     def sample_flops(self, encoder: Encoder) -> float:
         """Count one sample of a training step: 0 where the steps leave the encoder alone and cost next to nothing."""

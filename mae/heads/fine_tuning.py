@@ -96,6 +96,10 @@ class FineTune(Head):
             "samples_per_second": fitted.samples_per_second,
         }
 
+    @property
+    def averages(self) -> bool:
+        return self.ema is not None
+
     def sample_flops(self, encoder: Encoder) -> float:
         """A frozen part costs its forward pass, a trained one three; no gradient reaches the pixels."""
         forward, blocks, tokens = encoder.flops(), encoder.shape, encoder.length()

@@ -38,6 +38,11 @@ def matmul_peak(device: torch.device, precision: str) -> float:
     return best
 
 
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that a CUDA device has."""
+    return torch.cuda.get_device_properties(device).total_memory
+
+
 def room_for_data(device: torch.device) -> int:
     """Bytes of a device's memory that data may stay in: a quarter of what is free on CUDA, none elsewhere."""
     return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import accumulate, cycle, repeat
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from experiments.cost import Pace, pace_of
+from experiments.cost import SIDE, TIMED, Pace, pace_of, product_rate
 from experiments.plan import Facts, Job
 
 
@@ -38,3 +40,31 @@ def test_runs_of_another_scale_say_nothing() -> None:
     assert pace.describe([job("pretrain", 1.0)]).endswith("as a matrix product suggests")
     one = Pace({}, 1.0)
     assert one.seconds([job("pretrain", 6.0)]) == 6
+
+
+def clock(spans: Iterator[float]) -> Callable[[], float]:
+    """A clock that moves on by one of ``spans`` whenever it is asked for the time."""
+    times = accumulate(spans, initial=100.0)
+    return lambda: next(times)
+
+
+def test_a_busy_core_does_not_make_the_machine_slow() -> None:
+    """Nine products in ten wait for others, ten times as long; the fastest of them is the machine's."""
+    free, busy = 0.004, 0.04
+    quiet = product_rate(clock(repeat(free)))
+    assert quiet == pytest.approx(SIDE**3 / free)
+    assert product_rate(clock(cycle([busy] * 5 + [free] + [busy] * 4))) == quiet
+
+
+def test_the_time_for_which_products_are_measured_is_bounded() -> None:
+    asked: list[float] = []
+
+    def noted(spans: Iterator[float]) -> Callable[[], float]:
+        tell = clock(spans)
+        return lambda: asked.append(tell()) or asked[-1]  # type: ignore[func-returns-value]
+
+    product_rate(noted(repeat(0.05)))
+    assert TIMED <= asked[-1] - asked[0] <= TIMED + 0.05
+    asked.clear()
+    assert product_rate(noted(repeat(30.0))) == pytest.approx(SIDE**3 / 30)  # one is measured in any case
+    assert len(asked) == 2
