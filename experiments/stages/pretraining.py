@@ -17,9 +17,9 @@ from experiments.stages.sketch import bytes_of, meta_method, recipe_of, shapes_o
 from experiments.stages.stage import Outcome, Stage, unreadable
 from mae.data.clips.sampling import Sampling
 from mae.data.source import Augment, Source
+from mae.footprint import Footprint, State, Way
 from mae.methods import Method
 from mae.methods.collapse import COLLAPSED, spread_of
-from mae.footprint import Footprint, State, Way
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 from mae.train.pretrain import pretrain
@@ -130,5 +130,5 @@ class Pretraining(Stage):
         """How far apart the features of samples lie, and whether the training has collapsed."""
         rows = torch.arange(min(WATCHED, len(source)))
         batch = next(iter(source.batches([rows], runtime.device)))
-        found = spread_of(method.compared(view(batch.images, torch.Generator(runtime.device))))
+        found = spread_of(method.signature(view(batch.images, torch.Generator(runtime.device))))
         return {**found._asdict(), **({"collapsed": 1.0} if found.feature_std < COLLAPSED else {})}

@@ -62,7 +62,7 @@ class Method(nn.Module, ABC):
     def after_step(self, done: float) -> None:
         """Follow a step of the optimiser, by which the share ``done`` of the training, in (0, 1], is done."""
 
-    def compared(self, views: Tensor) -> Tensor:
+    def signature(self, views: Tensor) -> Tensor:
         """Return what tells samples apart for this objective, ``(B, K)``, of normalised ``views: (B, C, [T,] H, W)``.
 
         When it is nearly the same for all samples, the training has collapsed.

@@ -126,7 +126,7 @@ class DINO(Method):
             self.centre.lerp_(teachers.mean(0, keepdim=True), 1 - self.centre_momentum)
         return loss
 
-    def compared(self, views: Tensor) -> Tensor:
+    def signature(self, views: Tensor) -> Tensor:
         return (self.head(represent(self.encoder, views)).float() / self.student_temperature).softmax(-1)
 
     def local_tokens(self, views: Tensor) -> Tensor:

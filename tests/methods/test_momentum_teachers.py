@@ -262,7 +262,7 @@ def test_dino_without_centring_collapses_and_its_spread_says_so() -> None:
         method = dino(centre_momentum=0.9 if centred else 1.0, local_views=0, prototypes=32, **sharp)
         pretrain(method, many, AUGMENT, Recipe("adamw", 2.4e-2, 32, 15, 1, 0.0), Runtime(0))
         with torch.no_grad():
-            found[centred] = spread_of(method.compared(CenterCrop((16, 16))(many.pixels, Generator())))
+            found[centred] = spread_of(method.signature(CenterCrop((16, 16))(many.pixels, Generator())))
     assert found[True].feature_std > 10 * COLLAPSED
     assert found[False].feature_std < 0.01 * COLLAPSED
 
