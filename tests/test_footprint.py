@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import Block
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +27,8 @@ from mae.heads.fine_tuning import FineTune
 from mae.heads.linear_probe import LinearProbe
 from mae.masking import Random, Strategy, Tube
 from mae.methods import Method
+from mae.methods.cross_mae import CrossMAE
+from mae.methods.dual_masking import DualMasking
 from mae.methods.masked_autoencoder import DecoderShape, MaskedAutoencoder
 from mae.methods.simmim import SimMIM
 from mae.model import Encoder, Transformer
@@ -52,7 +55,8 @@ def arrange(model: nn.Module, way: Way) -> None:
     """Let the blocks of ``model`` attend and keep their activations in this way."""
     for stack in [part for part in model.modules() if isinstance(part, nn.ModuleList)]:
         for block in stack:
-            block.attn.fused_attn = way.fused
+            if isinstance(block, Block):
+                block.attn.fused_attn = way.fused
             if way.checkpointing:
                 block.forward = again(block.forward)
 
@@ -95,6 +99,13 @@ def test_a_masked_autoencoder_keeps_what_it_states(grid: Grid, mask: Strategy, m
 
 def test_simmim_keeps_what_it_states() -> None:
     assert_kept(SimMIM(encoder(PICTURE), mask=Random(0.6), target=Pixels(), loss="mse"), Way())
+
+
+@pytest.mark.parametrize("way", [Way("bf16"), Way("fp32")], ids=str)
+@pytest.mark.parametrize("kind", [CrossMAE, DualMasking])
+def test_a_method_that_predicts_a_part_keeps_what_it_states(kind: type[CrossMAE] | type[DualMasking], way: Way) -> None:
+    decoder = DecoderShape(0.5, 2, 3)
+    assert_kept(kind(encoder(PICTURE), decoder=decoder, mask=PICTURES, target=Pixels(), predicted_share=0.4), way)
 
 
 def assert_kept(method: Method, way: Way) -> None:

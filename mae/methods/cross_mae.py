@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mae.flops import attention_flops, linear_flops
+from mae.footprint import Activations, Way, linear_saved, mlp_saved, norm_saved
 from mae.frames import SAME_FRAMES, FrameSelection
 from mae.grid import POSITIONS
 from mae.masking import Mask, Strategy
@@ -84,8 +85,23 @@ class CrossMAE(PartlyPredicted):
         prediction: Tensor = self.head(self.norm(queries))
         return prediction
 
+    def activations(self, way: Way) -> Activations:
+        encoder, width, memory = self.encoder.activations(way, self.visible), self.shape.width, self._memory
+        hidden = int(self.shape.mlp_ratio * width)
+        # its queries have two norms as those of a ViT; keys and values are projected from the latent, which all share
+        queries = 2 * norm_saved(self.few, width) + 3 * linear_saved(self.few, width, way)
+        block = queries + mlp_saved(self.few, width, hidden, way) + 2 * memory * width * way.element
+        ends = linear_saved(memory, self.encoder.shape.width, way) + linear_saved(self.few, width, way)
+        kept = self.shape.depth * block + ends + memory * width * way.element + norm_saved(self.few, width)
+        return Activations(encoder.saved + kept + self.compared, max(encoder.working, block))
+
+    @property
+    def _memory(self) -> int:
+        """Count the tokens of the latent."""
+        return self.encoder.length(self.visible)
+
     def flops(self) -> float:
-        width, memory = self.shape.width, self.encoder.length(self.visible)
+        width, memory = self.shape.width, self._memory
         projections = linear_flops(2 * self.few + 2 * memory, width, width)
         block = projections + attention_flops(self.few, memory, width) + self.shape.mlp_flops(self.few)
         ends = linear_flops(memory, self.encoder.shape.width, width) + linear_flops(self.few, width, self.outputs)

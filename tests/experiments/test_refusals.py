@@ -16,6 +16,7 @@ PICTURES = ("ablation=decoder_depth", "row=1", "scale=smoke", "data=image_folder
 CLIPS = ("ablation=video_masking", "row=tube 90", "scale=smoke", "data=clip_folder", "data.classes=2",
          "data.source.train=16", "data.source.test=2", "evaluate_data=same")  # fmt: skip
 BUILTIN = ("ablation=decoder_depth", "row=1", "scale=smoke")
+METHODS = ("ablation=ssl_comparison", "scale=smoke")
 FILMS = ("ablation=video_masking", "row=tube 90", "scale=smoke")
 
 
@@ -96,6 +97,8 @@ def test_pictures_that_do_not_fit_are_refused(
         (["data.source.root={root}/folder", "data.channels=1", "data.mean=[0.5]", "data.std=[0.5]"],
          "has 3 channels, the spec says 1"),
         (["data.source.root={root}/folder", "data.input_size=[30,30]"], "is not a multiple of its patch size"),
+        (["data.source.root={root}/folder", "data=clip_folder_streamed", "method=moco_v3_desk", "augment=contrastive"],
+         "MoCoV3 wants 2 views of a sample, and files that are decoded for every batch give one"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -128,6 +131,9 @@ def test_clips_that_do_not_fit_are_refused(
         ([*BUILTIN, "pretrain.betas=[0.9]"], "give numbers from 0 to below 1, two betas"),
         ([*BUILTIN, "model.encoder.depth=1000000"], "is deeper than 1000 blocks"),
         ([*BUILTIN, "pretrain.base_lr=nan"], "pretrain.base_lr=nan: give finite numbers"),
+        ([*METHODS, "row=MoCo v3", "pretrain.batch_size=1"], "MoCoV3 compares the samples of a batch"),
+        ([*METHODS, "row=BEiT", "model.mask_tokens=true"], "choose model.mask_tokens=false"),
+        ([*BUILTIN, "method=cross_mae", "method.predicted_share=0"], "predicts 0; choose a share above 0"),
         ([*FILMS, "data.classes=7"], "classes, the spec says"),
         ([*FILMS, "data.source.frames=8", "data.frames=16"], "has 8 frames, 16 are asked for"),
         ([*FILMS, "data=clip_folder", "data.source.root=/tmp"], "add evaluate_data=same"),
