@@ -17,7 +17,7 @@ from mae.errors import UserError
 
 CONF = Path(__file__).resolve().parent / "conf"
 
-SCALES = ("smoke", "desk", "study", "gpu", "paper")
+SCALES = ("smoke", "desk", "study", "gpu", "day", "paper")
 #: Scales that take the rows and columns of another, unless a table names them itself.
 LIKE = {"study": "desk"}
 #: What stands before the name of a scale in ``conf/scale``, by what the tables of a paper are made on.
@@ -256,6 +256,11 @@ def exists(row: Row, scale: str) -> bool:
 def scale_option(inputs: str, scale: str) -> str:
     """The file of ``conf/scale`` that composes ``inputs`` at ``scale``."""
     return f"{INPUTS[inputs]}{scale}"
+
+
+def has_scale(ablation: Ablation, scale: str) -> bool:
+    """Whether there is a file of ``conf/scale`` that composes a table at ``scale``."""
+    return (CONF / "scale" / f"{scale_option(ablation.inputs, scale)}.yaml").is_file()
 
 
 def short_name(text: str) -> str:

@@ -4,7 +4,8 @@ Usage: python experiments/run.py ablation=NAME [scale=NAME] [seeds=N|auto] [plan
 
   ablation      a table by name, several joined by commas, or all; a table of one's own by its file: PATH/my_table.yaml
   scale         smoke: seconds, proves the plumbing; desk: minutes on two cores (default); study: hours on two cores;
-                gpu: hours on one card; paper: the published recipe to the letter
+                gpu: hours on one card; day: pictures, a day on one card, never run yet;
+                paper: the published recipe to the letter
   seeds         seeds 0 .. N-1 of every row (default: 1); finished ones are not run again; auto: two of every row, then
                 one at a time where it decides a claim, until all claims are decided or the budget is spent
   budget        how long seeds=auto may go on: 2h, 90min (default: 1h)
@@ -45,6 +46,7 @@ from experiments.ablation import (  # noqa: E402
     Ablation,
     SpecError,
     ablation_names,
+    has_scale,
     load_ablation,
     nearest,
     table_name,
@@ -129,6 +131,12 @@ def chosen(options: Options) -> list[Ablation]:
     """The ablations asked for; SpecError on an unknown name or a row that none of them has."""
     names = ablation_names() if options.ablation == ("all",) else options.ablation
     ablations = [load_ablation(name) for name in names]
+    if options.ablation == ("all",):
+        ablations = [ablation for ablation in ablations if has_scale(ablation, options.scale)]
+    for ablation in ablations:
+        if not has_scale(ablation, options.scale):
+            others = nearest("", [scale for scale in SCALES if has_scale(ablation, scale)])
+            raise SpecError(f"{ablation.name} is of {ablation.inputs}, which have no scale={options.scale}; {others}")
     for folder in {ablation.options for ablation in ablations if ablation.options}:
         sys.path.append(str(folder))  # a table of one's own may name classes of modules beside it
     labels = {label for ablation in ablations for label in ablation.rows}

@@ -154,8 +154,8 @@ class Footprint:
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Footprint:
         """Read what ``dataclasses.asdict`` made of one, and JSON of that."""
-        activations = (Activations(*plain[name]) for name in ("plain", "checkpointed"))
-        return cls(State(**plain["state"]), *activations, plain["pixels"])
+        without, again = (Activations(*plain[name]) for name in ("plain", "checkpointed"))
+        return cls(State(**plain["state"]), without, again, plain["pixels"])
 
     def sample(self, checkpointing: bool = False) -> float:
         """Count the bytes that each sample of a micro-batch adds."""

@@ -21,7 +21,7 @@ from reports.files import write_atomically
 COLUMNS = ("ablation", "variant", "row", "seed", "scale", "metric", "value", "fingerprint", "run_id")
 KEY = ["ablation", "variant", "row", "seed", "scale", "metric"]
 #: From the least to the most that a measurement can claim; unknown scales come after these.
-SCALES = ("smoke", "desk", "study", "gpu", "paper")
+SCALES = ("smoke", "desk", "study", "gpu", "day", "paper")
 #: Committed evidence of this repository.
 EVIDENCE = Path(__file__).resolve().parent / "results"
 

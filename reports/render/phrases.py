@@ -22,6 +22,7 @@ _SENTENCES = {
     "desk": f"scale=desk: a trend on small data; {_ORIENTATION}.",
     "study": f"scale=study: a trend on small data, from longer trainings than desk's; {_ORIENTATION}.",
     "gpu": f"scale=gpu: a trend on public data with one card; {_ORIENTATION}.",
+    "day": f"scale=day: a trend on pictures like the paper's, in a day of one card a row; {_ORIENTATION}.",
     "paper": (
         "scale=paper: the published recipe; a value counts as reproduced when its interval over seeds lies within the "
         "column's tolerance of the published number."

@@ -18,6 +18,7 @@ from experiments.ablation import (
     SpecError,
     ablation_names,
     at_scale,
+    has_scale,
     load_ablation,
     scale_option,
 )
@@ -51,7 +52,7 @@ def choices() -> dict[str, dict[str, list[str]]]:
             found.setdefault(scale, {}).setdefault(group, []).append(override)
 
     for table in map(load_ablation, ablation_names()):
-        for scale in SCALES:
+        for scale in [scale for scale in SCALES if has_scale(table, scale)]:
             columns = [override for column in table.columns.values() for override in at_scale(column.set, scale)]
             rows = [override for row in table.rows.values() for override in at_scale(row.set, scale)]
             for override in (*at_scale(table.base, scale), *rows, *columns):
@@ -73,7 +74,8 @@ def covering() -> list[Row]:
         apart = [(scale, (override,)) for override in by_group.pop("evaluate_data", ())]  # it refers to its data
         together = (tuple(filter(None, overrides)) for overrides in zip_longest(*by_group.values()))
         packed += [*apart, *((scale, overrides) for overrides in together)]
-    untouched = {scale_option(inputs, scale) for inputs in INPUTS for scale in SCALES} - {scale for scale, _ in packed}
+    options = {scale_option(inputs, scale) for inputs in INPUTS for scale in SCALES} & set(groups()["scale"])
+    untouched = options - {scale for scale, _ in packed}
     return [*packed, *((scale, ()) for scale in sorted(untouched))]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.ablation import SCALES, Ablation, Row, ablation_names, exists, load_ablation
+from experiments.ablation import SCALES, Ablation, Row, ablation_names, exists, has_scale, load_ablation
 from experiments.compose import groups
 from experiments.plan import Job, plan
 from experiments.spec import PRETRAIN, Spec, spec_of
@@ -35,7 +35,7 @@ def weights(surroundings: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def rows_at(ablation: Ablation, scale: str) -> list[Row]:
     """The rows that exist at a scale. At gpu those that only set values are left to the other scales, for time."""
-    rows = [row for row in ablation.rows.values() if exists(row, scale)]
+    rows = [row for row in ablation.rows.values() if exists(row, scale) and has_scale(ablation, scale)]
     if scale != "gpu":
         return rows
     chosen = [override.partition("=")[0] in groups() for row in rows for override in row.set.get("all", ())]
