@@ -26,3 +26,17 @@ class CheckpointError(UserError, RuntimeError):
 
 class NotFinite(UserError, ArithmeticError):
     """A loss is not a finite number; the message names the step, the batch and the last good checkpoint."""
+
+
+class NotDivisible(UserError, ValueError):
+    """A batch cannot be shared out as asked: between devices, or into parts."""
+
+    status = 2
+
+
+class TooLarge(UserError, MemoryError):
+    """A step does not fit into the memory of a device, however small its parts are."""
+
+
+class RankLost(UserError, RuntimeError):
+    """A process of a training on several devices is gone, or does not answer."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from mae.draws import Rows
 from mae.grid import Grid
 
 
@@ -27,6 +28,10 @@ class Mask:
         """Keep the ``num_keep`` lowest of ``scores: (B, N)`` in each row, drop the others."""
         order = scores.argsort(dim=1, stable=True)
         return cls(order[:, :num_keep].sort(dim=1).values, order[:, num_keep:].sort(dim=1).values)
+
+    def of(self, rows: Rows) -> Mask:
+        """Return the masks of ``rows`` of the batch that these were drawn for."""
+        return Mask(rows.of(self.keep), rows.of(self.drop))
 
     def dropped(self) -> Tensor:
         """Return flags ``(B, N)`` bool, which are True where a patch is dropped."""

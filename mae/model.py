@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mae.flops import attention_flops, linear_flops
 from mae.footprint import WORD, Activations, Way, block_saved, linear_saved, norm_saved
@@ -43,9 +44,9 @@ class Transformer:
         if self.depth > MOST_BLOCKS:
             raise ValueError(f"a transformer of depth {self.depth} is deeper than {MOST_BLOCKS} blocks; choose fewer")
 
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> Blocks:
         """Make the stack afresh."""
-        return nn.ModuleList(
+        return Blocks(
             Block(self.width, self.heads, self.mlp_ratio, qkv_bias=True, norm_layer=LayerNorm)
             for _ in range(self.depth)
         )
@@ -68,6 +69,30 @@ class Transformer:
             # the block that is computed again has its activations and their gradients
             return Activations(depth * tokens * self.width * WORD, 2 * block)
         return Activations(depth * block, block)
+
+
+class Blocks(nn.ModuleList):
+    """A stack of blocks, one after the other.
+
+    With ``recompute`` only what enters a block is kept, and the backward pass computes the rest again (1604.06174).
+    """
+
+    recompute: bool = False
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for block in self:
+            if self.recompute and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        return tokens
+
+
+def recompute(model: nn.Module, on: bool) -> None:
+    """Switch ``recompute`` in all stacks of ``model``."""
+    for module in model.modules():
+        if isinstance(module, Blocks):
+            module.recompute = on
 
 
 def initialise(module: nn.Module) -> None:
@@ -155,9 +180,7 @@ class Encoder(nn.Module):
 
     def transform(self, tokens: Tensor) -> Tensor:
         """Send ``tokens: (B, prefix + K, D)`` through the blocks and the final norm: the latent has their shape."""
-        for block in self.blocks:
-            tokens = block(tokens)
-        latent: Tensor = self.norm(tokens)
+        latent: Tensor = self.norm(self.blocks(tokens))
         return latent
 
     def length(self, visible: int | None = None) -> int:

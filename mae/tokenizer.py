@@ -20,7 +20,9 @@ from mae.grid import Grid
 from mae.train.checkpoint import pack
 from mae.train.loop import fit, seed_of
 from mae.train.optim import Recipe
+from mae.train.parts import Objective
 from mae.train.views import Views
+from mae.world import ALONE
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,21 @@ class LearnedTokenizer:
         checkpoints = views.checkpoints
         # the curves and the progress of the run are those of the pre-training
         runtime = replace(
-            views.runtime, checkpoints=checkpoints, observe=lambda step, values: None, advance=lambda steps: None
+            views.runtime,
+            checkpoints=checkpoints,
+            observe=lambda step, values: None,
+            advance=lambda steps: None,
+            world=ALONE,
+            micro_batch=None,
         )
+        if views.runtime.world.rank:  # the first process trains it, and gives its weights to the others
+            return model
 
         def loss_fn(batch: Batch, generator: Generator) -> Tensor:
             return model.loss(grid.patchify(views.augment(batch.images, generator)), generator)
 
-        fitted = fit(model, optimizer, loss_fn, views.source, recipe, runtime)
+        objective = Objective.of(loss_fn, "the codes of a whole batch are to be used equally")
+        fitted = fit(model, optimizer, objective, views.source, recipe, runtime)
         if checkpoints:  # a run that is stopped later need not train the tokenizer again
             checkpoints.save(pack(model, optimizer), {"step": fitted.steps, "seconds": fitted.seconds})
         return model

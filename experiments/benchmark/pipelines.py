@@ -32,6 +32,7 @@ from mae.memory import keep_freed_memory
 from mae.train.loop import Runtime, fit, order
 from mae.train.machine import best_precision
 from mae.train.optim import Recipe
+from mae.train.parts import Objective
 from mae.train.pretrain import pretrain
 
 #: Trains on a source through an augmentation for a number of steps; the runtime is told how fast.
@@ -193,7 +194,8 @@ def loading(recipe: Recipe, device: torch.device) -> Training:
             return model.weight.sum()
 
         short = _for_steps(recipe, steps, source)
-        fit(model, short.build(model), loss_fn, source, short, runtime)
+        objective = Objective.of(loss_fn, "it is timed as a whole")
+        fit(model, short.build(model), objective, source, short, runtime)
 
     return train
 

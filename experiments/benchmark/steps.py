@@ -29,6 +29,7 @@ from mae.train.machine import (
     reset_peak_memory,
 )
 from mae.train.optim import Recipe
+from mae.train.parts import Objective
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 CLASSES = 1000
@@ -143,7 +144,7 @@ def ours(shape: Shape, precision: str, device: torch.device, watch: Stopwatch | 
     model: nn.Module
     if shape.decoder is None:
         encoder = shape.fresh_encoder()
-        model = Classifier(encoder, CLASSES, tuned_blocks=0 if shape.frozen else None, batch_norm=shape.frozen)
+        model = Classifier(encoder, CLASSES, tuned_blocks=0 if shape.frozen else None, norm_groups=int(shape.frozen))
         model.to(device)
 
         def loss_fn(batch: Batch, generator: Generator) -> Tensor:
@@ -164,7 +165,8 @@ def ours(shape: Shape, precision: str, device: torch.device, watch: Stopwatch | 
         optimizer = recipe.build(model)
         if watch:
             watch.follow(model, optimizer)
-        fit(model, optimizer, loss_fn, source, recipe, Runtime(0, device, precision, log_every=steps))
+        objective = Objective.of(loss_fn, "it is timed as a whole")
+        fit(model, optimizer, objective, source, recipe, Runtime(0, device, precision, log_every=steps))
 
     return turn
 

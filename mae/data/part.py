@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from mae.data.files.tally import DecodeReport
-from mae.data.source import Batch, Source
+from mae.data.source import Batch, ReadsSome, SomeOf, Source
 from mae.errors import DataError
 
 
@@ -31,6 +31,12 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def reading(self, places: slice) -> Part:
+        """The same items, of each of whose batches only ``places`` are read."""
+        return Part(
+            self.source.reading(places) if isinstance(self.source, ReadsSome) else SomeOf(self.source, places), self.ids
+        )
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         for batch in self.source.batches((self.ids[index] for index in order), device):

@@ -56,14 +56,17 @@ class Batch(NamedTuple):
     places: Places | None = None
 
 
-def generators(seed: int, rows: Sequence[int], part: slice = slice(None)) -> Iterator[Generator]:
-    """What is drawn from for each place of the batch ``rows``: a function of ``seed``, the batch and the place alone.
+#: All places of a batch.
+WHOLE = slice(None)
 
-    Only those for the places of ``part`` are given. So a draw depends neither on the number of workers nor on the
-    batches before, and the next epoch draws anew.
+
+def generators(seed: int, rows: Sequence[int], places: slice = WHOLE) -> Iterator[Generator]:
+    """What is drawn from for ``places`` of the batch ``rows``: a function of ``seed``, the batch and the place alone.
+
+    So a draw depends neither on the number of workers nor on the batches before, and the next epoch draws anew.
     """
     key = np.asarray(rows, dtype="<i8").tobytes()
-    for place in range(len(rows))[part]:
+    for place in range(len(rows))[places]:
         digest = hashlib.blake2b(key, digest_size=8, key=f"{seed} {place}".encode()).digest()
         yield Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
@@ -79,6 +82,39 @@ class Source(Protocol):
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """One batch for each index tensor of ``order: (B,)`` int64, in that order."""
         ...
+
+
+@runtime_checkable
+class ReadsSome(Protocol):
+    """A source that draws as it reads, by the place in the batch: to read some of it, it must know the whole."""
+
+    def reading(self, places: slice) -> Source:
+        """The same source, of each of whose batches only ``places`` are read."""
+        ...
+
+
+@dataclass(frozen=True)
+class SomeOf:
+    """``source``, of each of whose batches only ``places`` are read."""
+
+    source: Source
+    places: slice
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.source.classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        return self.source.batches((rows[self.places] for rows in order), device)
+
+
+def reading(source: Source, places: range) -> Source:
+    """``source``, of each of whose batches only ``places`` are read: a process reads its share of the global order."""
+    some = slice(places.start, places.stop)
+    return source.reading(some) if isinstance(source, ReadsSome) else SomeOf(source, some)
 
 
 @dataclass(frozen=True)

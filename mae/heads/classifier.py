@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from mae.draws import Dropout, DropPath
 from mae.grid import Grid
+from mae.heads.batch_norm import BatchNorm
 from mae.model import Encoder, LayerNorm
 
 
@@ -51,9 +53,9 @@ class Classifier(Readout):
 
     The pre-trained final norm is used wherever it was trained: before pooling when the encoder is frozen or the class
     token is read. Mean pooling with tuned blocks normalises after pooling instead, with a norm of its own (the
-    repository's ``fc_norm``). ``batch_norm`` puts a BatchNorm without affine parameters before the head (MAE Table 10),
-    ``dropout`` zeroes that share of what enters the head. ``tune_positions=False`` leaves the positions fixed, as
-    VideoMAE does.
+    repository's ``fc_norm``). ``norm_groups`` above 0 puts a BatchNorm without affine parameters before the head (MAE
+    Table 10), which goes by that many groups of the batch. ``dropout`` zeroes that share of what enters the head.
+    ``tune_positions=False`` leaves the positions fixed, as VideoMAE does.
     ValueError on a pooling or a number of tuned blocks that this encoder does not have.
     """
 
@@ -64,7 +66,7 @@ class Classifier(Readout):
         *,
         pooling: str = "mean",
         tuned_blocks: float | None = None,
-        batch_norm: bool = False,
+        norm_groups: int = 0,
         dropout: float = 0.0,
         head_std: float = 2e-5,
         tune_positions: bool = True,
@@ -79,9 +81,9 @@ class Classifier(Readout):
         norm: nn.Module = nn.Identity()
         if pooling == "mean" and tuned_blocks != 0:
             encoder.norm, norm = nn.Identity(), LayerNorm(width)  # type: ignore[assignment]
-        if batch_norm:
-            norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
-        self.norm, self.dropout = norm, nn.Dropout(dropout)
+        if norm_groups:
+            norm = BatchNorm(width, 1e-6, norm_groups)
+        self.norm, self.dropout = norm, Dropout(dropout)
         self.head = nn.Linear(width, classes)
         trunc_normal_(self.head.weight, std=head_std)
         nn.init.zeros_(self.head.bias)

@@ -38,12 +38,15 @@ class Features:
 def features(model: Readout, source: Source, augment: Augment, runtime: Runtime) -> Features:
     """Compute the features of all of ``source``, sample by sample in its order."""
     model.eval()
-    found, labels = [], []
-    for batch in source.batches(in_order(len(source), clips_at_once(model.grid)), runtime.device):
+    world = runtime.world
+    found: list[Tensor] = []
+    labels: list[Tensor] = []
+    asked = in_order(len(source), clips_at_once(model.grid))
+    for batch in source.batches(world.share(asked), runtime.device):
         with runtime.autocast():
             found.append(model.features(augment(batch.images, Generator(runtime.device))).float())
         labels.append(batch.labels)
-    return Features(torch.cat(found), torch.cat(labels), source.classes)
+    return Features(torch.cat(world.dealt(found)), torch.cat(world.dealt(labels)), source.classes)
 
 
 def features_of(model: Readout, splits: Splits, runtime: Runtime) -> tuple[Features, Features]:

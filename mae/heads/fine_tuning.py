@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from timm.utils import ModelEmaV3
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from mae.data.source import Augment, Batch, Splits
@@ -17,6 +18,7 @@ from mae.model import Encoder, choose_attention
 from mae.train.accuracy import accuracy, clips_at_once, robustness
 from mae.train.loop import Runtime, fit
 from mae.train.optim import Recipe
+from mae.train.parts import Objective, check_shares
 from mae.train.regularise import Mix, RandomErasing
 
 
@@ -25,10 +27,11 @@ class FineTune(Head):
     """All of the encoder is tuned (MAE Table 9, VideoMAE Table 10); from random weights, it is trained (Table 11).
 
     ``tuned_blocks`` makes it partial (MAE Sec. 4.3, Fig. 9; see Classifier). ``mixup`` and ``cutmix`` are the
-    parameters of Mix, ``erasing`` the probability of RandomErasing, 0 for without. ``ema`` is the decay of averaged
-    weights, which are then the ones tested. ``dropout`` and ``tune_positions`` are those of Classifier. RandAugment
-    belongs to ``train_augment``. The model is tested on the shifted test sets of the data as it is, without further
-    training (Table 13; see ``robustness``).
+    parameters of Mix, which draws ``mix_draws`` times a batch, once for each of as many equal groups. ``erasing`` is
+    the probability of RandomErasing, 0 for without. ``ema`` is the decay of averaged weights, which are then those
+    tested. ``dropout`` and ``tune_positions`` are those of Classifier. RandAugment belongs to ``train_augment``. The
+    model is tested on the shifted test sets of the data as it is, without further training (Table 13; see
+    ``robustness``).
     """
 
     tests_shifted: ClassVar[bool] = True
@@ -45,6 +48,7 @@ class FineTune(Head):
     ema: float | None = None
     dropout: float = 0.0
     tune_positions: bool = True
+    mix_draws: int = 1
 
     def __post_init__(self) -> None:
         for name in ("drop_path", "label_smoothing", "erasing", "dropout"):
@@ -55,6 +59,14 @@ class FineTune(Head):
                 raise ValueError(f"{name}={getattr(self, name)} is negative; choose 0 for without")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema={self.ema} is outside (0, 1); choose null for without")
+        if self.mix_draws < 1:
+            raise ValueError(f"mix_draws={self.mix_draws}: a batch is drawn for at least once")
+        check_shares(self.recipe.batch_size, groups=self.mix_draws)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures are mixed with one another."""
+        return bool(self.mixup or self.cutmix)
 
     def classifier(self, encoder: Encoder, classes: int) -> Classifier:
         """Put a fresh head on the encoder, and drop path in its blocks."""
@@ -74,18 +86,23 @@ class FineTune(Head):
         model = self.classifier(encoder, classes).to(runtime.device)
         choose_attention(model, runtime.device, encoder.length(), runtime.precision)
         average = None if self.ema is None else ModelEmaV3(model, decay=self.ema)
-        erase, mix = RandomErasing(self.erasing), Mix(self.mixup, self.cutmix)
+        erase, mix = RandomErasing(self.erasing), Mix(self.mixup, self.cutmix, self.mix_draws)
 
-        def loss_fn(batch: Batch, generator: Generator) -> Tensor:
+        def prepare(batch: Batch, generator: Generator) -> tuple[Tensor, Tensor]:
             images, targets = train_augment(batch.images, generator), batch.labels
             if self.erasing:
                 images = erase(images, generator)
-            if self.mixup or self.cutmix:
+            if self.mixes:
                 images, targets = mix(images, targets, classes, generator)
+            return images, targets
+
+        def loss(model: nn.Module, prepared: Sequence[Tensor], generator: Generator) -> Tensor:
+            images, targets = prepared
             return F.cross_entropy(model(images).float(), targets, label_smoothing=self.label_smoothing)
 
+        objective = Objective(prepare, loss, groups=self.mix_draws if self.mixes else None)
         optimizer = self.recipe.build(model, model.layer_of, len(encoder.blocks) + 1)
-        fitted = fit(model, optimizer, loss_fn, splits.train, self.recipe, runtime, average)
+        fitted = fit(model, optimizer, objective, splits.train, self.recipe, runtime, average)
         tested = model if average is None else average.module
         top1 = accuracy(tested, splits.views, runtime, clips_at_once(encoder.grid))
         shifted = robustness(tested, splits.shifts, runtime)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mae.data.source import Augment, Batch, Splits
 from mae.heads import Head
@@ -17,6 +19,7 @@ from mae.model import Encoder, choose_attention
 from mae.train.accuracy import AT_ONCE, accuracy, clips_at_once, percent
 from mae.train.loop import Runtime, fit
 from mae.train.optim import Recipe
+from mae.train.parts import Objective
 
 
 class Probe(Head):
@@ -36,18 +39,21 @@ class Probe(Head):
         model = self.classifier(encoder, len(splits.train.classes)).to(runtime.device)
         choose_attention(model, runtime.device, encoder.length(), runtime.precision)
         optimizer = self.recipe.build(model)
+        at_once = any(isinstance(part, _BatchNorm) for part in model.modules())
         if self.cached:
             train, test = features_of(model, splits, runtime)
-            fitted = fit(model, optimizer, lambda b, _: _loss(model.classify(b.images), b), train, self.recipe, runtime)
+            objective = Objective(lambda batch, _: (batch.images, batch.labels), _loss, at_once=at_once)
+            fitted = fit(model, optimizer, objective, train, self.recipe, runtime)
             with torch.no_grad():
                 logits = torch.cat([model.classify(part) for part in torch.split(test.values, AT_ONCE)])
             top1 = percent(logits.argmax(1) == test.labels)
         else:
 
-            def loss_fn(batch: Batch, generator: Generator) -> Tensor:
-                return _loss(model(train_augment(batch.images, generator)), batch)
+            def prepare(batch: Batch, generator: Generator) -> tuple[Tensor, Tensor]:
+                return model.features(train_augment(batch.images, generator)), batch.labels
 
-            fitted = fit(model, optimizer, loss_fn, splits.train, self.recipe, runtime)
+            objective = Objective(prepare, _loss, at_once=at_once)
+            fitted = fit(model, optimizer, objective, splits.train, self.recipe, runtime)
             top1 = accuracy(model, splits.views, runtime, clips_at_once(encoder.grid))
         return {"top1": top1, "seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}
 
@@ -67,5 +73,6 @@ class Probe(Head):
         return steps + tested + encoder.flops() * (samples["train"] * repeats + samples["test"] * (1 - views))
 
 
-def _loss(logits: Tensor, batch: Batch) -> Tensor:
-    return F.cross_entropy(logits.float(), batch.labels)
+def _loss(model: nn.Module, prepared: Sequence[Tensor], generator: Generator) -> Tensor:
+    features, labels = prepared
+    return F.cross_entropy(cast(Readout, model).classify(features).float(), labels)

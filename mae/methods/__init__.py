@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Generator, Tensor, nn
 
@@ -20,10 +21,13 @@ class Method(nn.Module, ABC):
     A kind must say ``loss`` and ``flops``; the rest has a default. Its constructor raises ValueError if its parts do
     not fit one another, also on the meta device, so that nothing is trained in vain. ``views`` is the number of
     augmented views of a sample that a step wants, ``least_batch`` the smallest batch that the loss is defined for.
+    ``indivisible`` says why a batch must not be done in parts, where a loss is no mean over samples ("samples are told
+    from one another"); it is empty for one that is.
     """
 
     views: int = 1
     least_batch: int = 1
+    indivisible: ClassVar[str] = ""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -33,7 +37,7 @@ class Method(nn.Module, ABC):
     def loss(self, views: Sequence[Tensor], generator: Generator) -> Tensor:
         """Return the scalar loss, float32, of ``views`` of B samples: each is normalised, ``(B, C, [T,] H, W)``.
 
-        Whatever is random, such as a mask, is drawn from ``generator`` on the generator's device.
+        Whatever is random, such as a mask, is drawn from ``generator`` on the generator's device, by ``mae.draws``.
         """
 
     @abstractmethod

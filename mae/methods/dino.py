@@ -60,6 +60,7 @@ class DINO(Method):
     """
 
     least_batch = 2
+    indivisible = "outputs are centred by the mean of the batch"
 
     def __init__(
         self,

@@ -117,8 +117,7 @@ class Decoder(nn.Module):
         dropped = encoded if self.mask_token is None else self.mask_token
         # attention does not depend on the order of tokens: visible first, dropped last saves the un-shuffling
         x = torch.cat([prefix, visible + table[mask.keep], dropped + table[mask.drop]], dim=1)
-        for block in self.blocks:
-            x = block(x)
+        x = self.blocks(x)
         return self.head(self.norm(x[:, -mask.drop.shape[1] :][:, predicted]))
 
     def flops(self, encoded: int, decoded: int, asked: int) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from mae.data.clips.sampling import Sampling
+from mae.draws import of_batch, rows_of, uniform
 from mae.footprint import compared_saved
 from mae.frames import FrameSelection
 from mae.masking import Mask, Strategy, take
@@ -47,7 +48,9 @@ class MaskedPrediction(Method):
 
     def loss(self, views: Sequence[Tensor], generator: Generator) -> Tensor:
         (clips,) = views
-        loss: Tensor = self(clips, self.strategy(len(clips), self.encoder.grid, generator))
+        rows = rows_of(generator, len(clips))
+        mask = self.strategy(rows.batch, self.encoder.grid, of_batch(generator)).of(rows)
+        loss: Tensor = self(clips, mask)
         return loss
 
     def forward(self, clips: Tensor, mask: Mask) -> Tensor:
@@ -150,10 +153,11 @@ class PartlyPredicted(MaskedPrediction):
 
     def loss(self, views: Sequence[Tensor], generator: Generator) -> Tensor:
         (clips,) = views
-        mask = self.strategy(len(clips), self.encoder.grid, generator)
+        rows = rows_of(generator, len(clips))
+        mask = self.strategy(rows.batch, self.encoder.grid, of_batch(generator)).of(rows)
         predicted, asked = self.frames.predicted(mask, self.encoder.grid)
         dropped = mask.drop[:, predicted]
-        scores = torch.rand(dropped.shape, generator=generator, device=dropped.device)
+        scores = uniform(generator, *dropped.shape)
         if (last := self.last(dropped)) is not None:
             scores = scores + last
         few = scores.argsort(1)[:, : self.few].sort(1).values

@@ -31,6 +31,7 @@ class MoCoV3(Method):
 
     views = 2
     least_batch = 2
+    indivisible = "each sample is told from all others of the batch"
 
     def __init__(
         self,

@@ -63,8 +63,9 @@ def accuracy(
     labels = torch.full((items,), -1, device=runtime.device)
     seen = torch.zeros(items, dtype=torch.bool, device=runtime.device)
     shares: Tensor | None = None
+    world = runtime.world
     for source, augments in views:
-        for batch in source.batches(in_order(items, at_once), runtime.device):
+        for batch in source.batches(world.share(in_order(items, at_once)), runtime.device):
             rows = batch.rows.to(runtime.device)
             labels[rows], seen[rows] = batch.labels, True
             for augment in augments:
@@ -74,6 +75,10 @@ def accuracy(
                 if shares is None:
                     shares = logits.new_zeros(items, logits.shape[1])
                 shares[rows] += logits.softmax(1)
+    if world.size > 1:  # each item was seen by one process, so that sums are what that one has
+        width = world.most(0 if shares is None else shares.shape[1])
+        shares = world.sum(torch.zeros(items, width, device=runtime.device) if shares is None else shares)
+        labels, seen = world.sum(labels + 1) - 1, world.sum(seen.int()).bool()
     if shares is None or not seen.any():
         raise DataError(f"none of the {items} items to test on can be read; check the data of the test split.")
     predicted = shares.argmax(1) if chosen is None else chosen[shares.argmax(1)]

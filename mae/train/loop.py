@@ -6,16 +6,23 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import tee
+from typing import Any
 
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Generator, Tensor, nn
 
-from mae.data.source import Batch, Source
-from mae.errors import NotFinite
-from mae.train.checkpoint import Checkpoints, pack, unpack
+from mae.data.source import Batch, Source, reading
+from mae.draws import Draws
+from mae.errors import DataError, NotFinite
+from mae.model import recompute
+from mae.train.checkpoint import Checkpoints, unpack
+from mae.train.distributed import shared
 from mae.train.optim import Recipe
+from mae.train.parts import Objective, Parts
+from mae.world import ALONE, World
 
 #: Called after each logged stretch of steps with (step, values): ``loss``, ``lr``, ``samples_per_second``, and
 #: ``data_share``, the share of the time in which the loop waited for batches.
@@ -30,7 +37,9 @@ class Runtime:
     """It says where and how a phase runs, apart from what it computes: only the seed is part of a run's identity.
 
     ``precision`` is ``fp32`` or ``bf16``. ``checkpoints=None`` trains without a net. ``observe`` gets the curves,
-    ``advance`` the number of steps just done.
+    ``advance`` the number of steps just done. On several devices every process has its rank in ``world``, and the first
+    one observes and writes. ``micro_batch`` items go forward and backward at a time on each device, None for as many as
+    fit. ``sharding`` is ``ddp`` or ``fsdp``; ``recompute`` keeps no activations inside the blocks of transformers.
     """
 
     seed: int
@@ -40,6 +49,10 @@ class Runtime:
     log_every: int = 10
     observe: Observer = lambda step, values: None
     advance: Callable[[int], None] = lambda steps: None
+    world: World = ALONE
+    micro_batch: int | None = None
+    sharding: str = "ddp"
+    recompute: bool = False
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -92,23 +105,27 @@ def order(samples: int, batch_size: int, seed: int, start: int, stop: int) -> It
 def fit(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss_fn: Callable[[Batch, Generator], Tensor],
+    objective: Objective,
     source: Source,
     recipe: Recipe,
     runtime: Runtime,
     average: ModelEmaV3 | None = None,
-    after_step: Callable[[float], None] = lambda done: None,
+    after_step: Callable[[Any, float], None] = lambda model, done: None,
 ) -> Fitted:
-    """Train ``model`` by ``loss_fn(batch, generator)`` for the steps of ``recipe`` over ``source``.
+    """Train ``model`` by ``objective`` for the steps of ``recipe`` over ``source``.
 
-    The generator is seeded by (seed, step) and lives on the device; the global one, which drop path reads, likewise.
-    ``average`` follows the weights after each step (MAE Table 11) and is part of a checkpoint. ``after_step`` is told
-    after each step which share of the training, in (0, 1], is done.
-    With checkpoints, a second call with the same arguments goes on where the first was stopped, to the same numbers.
-    Raises NotFinite on a loss that is not finite, CheckpointError when a checkpoint is damaged or cannot be written.
+    The draws are seeded by (seed, step) and live on the device; the global generator, which drop path reads, likewise.
+    ``average`` follows the weights after each step (MAE Table 11) and is part of a checkpoint. ``after_step`` is given
+    after each step what was trained, and which share of the training, in (0, 1], is done.
+    With checkpoints, a second call with the same arguments goes on where the first was stopped, to the same numbers;
+    it may have other devices or parts, and the numbers are then the same to rounding.
+    Raises NotFinite on a loss that is not finite, CheckpointError when a checkpoint is damaged or cannot be written,
+    NotDivisible when a batch cannot be shared out as asked, TooLarge when a step does not fit into memory.
     """
-    steps, device = recipe.steps(len(source)), runtime.device
+    steps, device, world = recipe.steps(len(source)), runtime.device, runtime.world
     start, seconds = 0, 0.0
+    if recipe.batch_size > len(source):
+        raise DataError(f"batch_size={recipe.batch_size} is more than the {len(source)} samples there are; lower it")
     if runtime.checkpoints and (found := runtime.checkpoints.load(device)):
         tensors, state = found
         unpack(tensors, model, optimizer)
@@ -118,50 +135,50 @@ def fit(
             )
         start, seconds = state["step"], state["seconds"]
         runtime.advance(start)
-    generator = Generator(device)
-    batches = Waited(source.batches(order(len(source), recipe.batch_size, runtime.seed, start, steps), device))
-    losses: list[Tensor] = []
     model.train()
+    recompute(model, runtime.recompute)
+    trained = shared(model, objective.loss, optimizer, world, runtime.sharding, average)
+    parts = Parts(objective, trained, recipe.batch_size, runtime.micro_batch, world, runtime.autocast)
+    draws = Draws(device)
+    asked, read = tee(order(len(source), recipe.batch_size, runtime.seed, start, steps))
+    batches = Waited(reading(source, parts.needed).batches(read, device))
+    losses: list[Tensor] = []
     mean, clock, seen = math.nan, time.perf_counter(), 0
-    for step, batch in enumerate(batches, start):
+    for step, (batch, ids) in enumerate(zip(batches, asked, strict=True), start):
         lr = recipe.lr(step, len(source))
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        step_seed = seed_of(runtime.seed, "step", step)
-        generator.manual_seed(step_seed)
-        torch.manual_seed(step_seed)
-        with runtime.autocast():
-            loss = loss_fn(batch, generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(parts.backward(batch, ids, seed_of(runtime.seed, "step", step), draws))
+        trained.reduce()
         optimizer.step()
         if average is not None:
             average.update(model)
         done = step + 1
-        after_step(done / steps)
-        losses.append(loss.detach())
+        after_step(trained.model, done / steps)
         seen += len(batch.labels)
         if done % runtime.log_every == 0 or done == steps:
-            mean = _finite_mean(losses, done, recipe.batch_size, runtime)
+            mean = _finite_mean(world.sum(torch.stack(losses)), done, recipe.batch_size, runtime)
             spent = time.perf_counter() - clock
-            speed = {"samples_per_second": seen / spent, "data_share": batches.seconds / spent}
+            speed = {"samples_per_second": seen * world.size / spent, "data_share": batches.seconds / spent}
             runtime.observe(done, {"loss": mean, "lr": lr, **speed})
             runtime.advance(len(losses))
             seconds += spent
             losses, seen, batches.seconds = [], 0, 0.0
-            if runtime.checkpoints and done < steps and runtime.checkpoints.due():
-                tensors = pack(model, optimizer)
+            if runtime.checkpoints and done < steps and world.says_first(runtime.checkpoints.due()):
+                tensors = trained.packed()
                 if average is not None:
                     tensors |= {AVERAGE + name: tensor for name, tensor in average.module.state_dict().items()}
-                runtime.checkpoints.save(tensors, {"step": done, "seconds": seconds})
+                if world.rank == 0:
+                    runtime.checkpoints.save(tensors, {"step": done, "seconds": seconds})
             clock = time.perf_counter()
+    trained.finish()
     model.eval()
     return Fitted(steps, seconds, steps * recipe.batch_size / max(seconds, 1e-9), mean)
 
 
-def _finite_mean(losses: list[Tensor], done: int, batch_size: int, runtime: Runtime) -> float:
+def _finite_mean(losses: Tensor, done: int, batch_size: int, runtime: Runtime) -> float:
     """Average the losses of the last steps: this is the loop's one look at the device in a logged stretch."""
-    values: list[float] = torch.stack(losses).tolist()
+    values: list[float] = losses.tolist()
     for offset, value in enumerate(values):
         if not math.isfinite(value):
             step = done - len(values) + offset

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Generator, Tensor
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Generator, Tensor, nn
 
 from mae.data.source import Augment, Batch, Source
 from mae.methods import Method
 from mae.model import choose_attention
 from mae.train.loop import Fitted, Runtime, fit
 from mae.train.optim import Recipe
+from mae.train.parts import Objective
 from mae.train.views import Views
 
 
@@ -21,10 +25,17 @@ def pretrain(method: Method, source: Source, augment: Augment, recipe: Recipe, r
     method.prepare(views)
     choose_attention(method, runtime.device, method.encoder.length(), runtime.precision)
 
-    def loss_fn(batch: Batch, generator: Generator) -> Tensor:
-        return method.loss([look(batch.images, generator) for look in looks], generator)
+    def prepare(batch: Batch, generator: Generator) -> list[Tensor]:
+        return [look(batch.images, generator) for look in looks]
 
-    fitted = fit(method, recipe.build(method), loss_fn, source, recipe, runtime, after_step=method.after_step)
+    def loss(trained: nn.Module, seen: Sequence[Tensor], generator: Generator) -> Tensor:
+        return cast(Method, trained).loss(seen, generator)
+
+    def after_step(trained: Method, done: float) -> None:
+        trained.after_step(done)
+
+    objective = Objective(prepare, loss, indivisible=method.indivisible)
+    fitted = fit(method, recipe.build(method), objective, source, recipe, runtime, after_step=after_step)
     if views.checkpoints:
         views.checkpoints.clear()
     return fitted

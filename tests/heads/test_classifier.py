@@ -92,7 +92,7 @@ def test_the_head_alone_reads_the_pretrained_norm() -> None:
 def test_a_probe_reads_nothing_untrained(pooling: str) -> None:
     """Every tensor that feeds a probe's features is pre-trained: whatever else there is changes nothing."""
     pretrained = {name for name, _ in encoder(mask_tokens=True).named_parameters()} | {"positions"}
-    model = Classifier(encoder(mask_tokens=True), 5, pooling=pooling, tuned_blocks=0, batch_norm=True).eval()
+    model = Classifier(encoder(mask_tokens=True), 5, pooling=pooling, tuned_blocks=0, norm_groups=1).eval()
     reference = model.features(clips())
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in tensors:

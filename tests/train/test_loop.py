@@ -16,6 +16,7 @@ from mae.errors import CheckpointError, NotFinite
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Fitted, Runtime, fit, order, seed_of
 from mae.train.optim import Recipe
+from mae.train.parts import Objective
 
 SOURCE = Images(torch.randint(0, 256, (40, 3, 4, 4), dtype=torch.uint8), torch.arange(40) % 4, tuple("abcd"))
 RECIPE = Recipe("adamw", base_lr=0.1, batch_size=8, epochs=4, warmup_epochs=1, weight_decay=0.05)
@@ -33,7 +34,7 @@ def train(runtime: Runtime, recipe: Recipe = RECIPE) -> tuple[nn.Module, Fitted]
         noise = torch.rand(batch.images.shape, generator=generator)
         return F.cross_entropy(model(batch.images / 255 + noise), batch.labels)
 
-    return model, fit(model, recipe.build(model), loss_fn, SOURCE, recipe, runtime)
+    return model, fit(model, recipe.build(model), Objective.of(loss_fn, "it is a test"), SOURCE, recipe, runtime)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars"])
@@ -88,7 +89,8 @@ def test_the_share_of_time_spent_waiting_for_batches_is_told(monkeypatch: pytest
 
     monkeypatch.setattr("mae.train.loop.time.perf_counter", lambda: now)
     runtime = Runtime(seed=0, log_every=4, observe=lambda step, values: shares.append(values["data_share"]))
-    fit(model, RECIPE.build(model), loss_fn, Slow(SOURCE.pixels, SOURCE.labels, SOURCE.classes), RECIPE, runtime)
+    slow = Slow(SOURCE.pixels, SOURCE.labels, SOURCE.classes)
+    fit(model, RECIPE.build(model), Objective.of(loss_fn, "it is a test"), slow, RECIPE, runtime)
     assert shares == [0.75] * 5
 
 

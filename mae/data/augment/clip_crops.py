@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Generator, Tensor
 
 from mae.constants import constant
 from mae.data.augment.crops import CenterCrop, Crop, Cut, check_interpolation, pair, window
 from mae.data.augment.resample import Boxes, cover, resample, unit
 from mae.data.source import Augment
+from mae.draws import uniform
 from mae.errors import DataError
 
 #: Where a multi-scale crop may lie, (down, right) in quarters of the room that it leaves: corners, middles of the
@@ -43,7 +43,7 @@ class MultiScaleCrop(Crop):
 
     def cut(self, images: Tensor, generator: Generator) -> Cut:
         images = unit(images)
-        draw = torch.rand(len(images), 3, generator=generator, device=images.device)
+        draw = uniform(generator, len(images), 3)
         boxes = self.boxes(images, draw[:, :2])
         mirrored = draw[:, 2] < 0.5 if self.flip else None
         seen = resample(images, boxes, pair(self.size), flip=mirrored, interpolation=self.interpolation)

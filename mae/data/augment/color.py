@@ -12,6 +12,7 @@ from mae.constants import constant
 from mae.data.augment.compose import apart, together
 from mae.data.augment.places import InPlace
 from mae.data.augment.resample import unit
+from mae.draws import uniform
 from mae.errors import DataError
 
 
@@ -34,7 +35,7 @@ class ColorJitter(InPlace):
             raise DataError(f"{self}: strengths must not be negative, and hue at most 0.5.")
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        draw = torch.rand((len(images), 4), generator=generator, device=images.device)
+        draw = uniform(generator, len(images), 4)
         brightness, contrast, saturation = (
             max(0.0, 1 - x) + draw[:, i] * (1 + x - max(0.0, 1 - x))
             for i, x in enumerate((self.brightness, self.contrast, self.saturation))

@@ -26,6 +26,7 @@ from torch import Generator, Tensor
 
 from mae.data.augment.places import crop_map
 from mae.data.augment.resample import RADIUS, Boxes, cover, resample, unit
+from mae.draws import uniform
 from mae.errors import DataError
 
 TRIES = 10  # boxes drawn before the central one is taken, as in torchvision
@@ -147,7 +148,7 @@ class FixedSizeCrop(Crop):
                 )
             padded = F.pad(images.flatten(1, -3), (self.padding,) * 4, mode="reflect")
             images = padded.view(*images.shape[:-2], *padded.shape[-2:])
-        place = _uniform(images, generator, 3)
+        place = uniform(generator, len(images), 3)
         top = (place[:, 0] * (images.shape[-2] - h + 1)).floor()
         left = (place[:, 1] * (images.shape[-1] - w + 1)).floor()
         boxes = Boxes(top, left, torch.full_like(top, h), torch.full_like(left, w))
@@ -185,7 +186,7 @@ class RandomResizedCrop(Crop):
 
     def cut(self, images: Tensor, generator: Generator) -> Cut:
         boxes = self.boxes(images, generator)
-        mirrored = _uniform(images, generator, 1)[:, 0] < 0.5 if self.flip else None
+        mirrored = uniform(generator, len(images), 1)[:, 0] < 0.5 if self.flip else None
         seen = resample(
             unit(images),
             boxes,
@@ -199,7 +200,7 @@ class RandomResizedCrop(Crop):
     def boxes(self, images: Tensor, generator: Generator) -> Boxes:
         """A box with integer sides for each picture, always inside it."""
         rows, columns = images.shape[-2:]
-        area, log_ratio, down, right = _uniform(images, generator, 4, 1 if self.one_draw else TRIES).unbind(1)
+        area, log_ratio, down, right = uniform(generator, len(images), 4, 1 if self.one_draw else TRIES).unbind(1)
         area = (self.scale[0] + area * (self.scale[1] - self.scale[0])) * rows * columns
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         ratio = (low + log_ratio * (high - low)).exp()
@@ -232,7 +233,3 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     if h < 1 or w < 1:
         raise DataError(f"size={size} has no pixels; give a positive number, or two (height, width).")
     return h, w
-
-
-def _uniform(images: Tensor, generator: Generator, *shape: int) -> Tensor:
-    return torch.rand((len(images), *shape), generator=generator, device=images.device)

@@ -14,6 +14,7 @@ from mae.data.augment.compose import apart, together
 from mae.data.augment.places import InPlace
 from mae.data.augment.resample import unit
 from mae.data.source import Augment
+from mae.draws import uniform
 from mae.errors import DataError
 
 
@@ -32,7 +33,7 @@ class Sometimes(InPlace):
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         images = unit(images)
-        done = torch.rand(len(images), generator=generator, device=images.device) < self.probability
+        done = uniform(generator, len(images)) < self.probability
         return torch.where(done.view(-1, *(1,) * (images.ndim - 1)), self.step(images, generator), images)
 
 
@@ -74,7 +75,7 @@ class Blur(InPlace):
         frames, each = apart(unit(images))
         scale = min(images.shape[-2:]) / self.side
         low, high = (scale * end for end in self.sigma)
-        drawn = low + (high - low) * torch.rand(len(images), generator=generator, device=images.device)
+        drawn = low + (high - low) * uniform(generator, len(images))
         reach = max(1, round(2 * high))
         places = torch.arange(-reach, reach + 1, device=images.device)
         kernels = (-0.5 * (places / drawn.repeat_interleave(each)[:, None]) ** 2).exp()

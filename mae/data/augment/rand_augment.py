@@ -24,6 +24,7 @@ from mae.data.augment.compose import Compose, apart, together
 from mae.data.augment.crops import RandomResizedCrop
 from mae.data.augment.places import after, inverse
 from mae.data.augment.resample import unit
+from mae.draws import integers, normal, uniform
 from mae.errors import DataError
 
 #: What can be done to a picture, in timm's names; a draw is an index into this.
@@ -87,10 +88,9 @@ class RandAugment:
         frames, each = apart(images)
         levels, drawn = (frames * 255).round_(), []
         for _ in range(self.layers):
-            shape, device = (len(images),), images.device
-            operation = torch.randint(len(OPERATIONS), shape, generator=generator, device=device)
-            applied, direction = torch.rand(2, len(images), generator=generator, device=device)
-            noise = torch.randn(shape, generator=generator, device=device)
+            operation = integers(generator, len(OPERATIONS), len(images))
+            applied, direction = uniform(generator, 2, len(images), axis=1)
+            noise = normal(generator, len(images))
             magnitude = (self.magnitude + self.std * noise).clamp_(0, 10)
             operation = torch.where(applied < self.probability, operation, -1)
             sign = torch.where(direction < 0.5, -1.0, 1.0)

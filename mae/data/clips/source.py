@@ -7,6 +7,7 @@ clip that is damaged or too short for that makes its batch smaller; it is named 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from torch import Generator, Tensor
 
 from mae.data.clips.sampling import Sampling
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
-from mae.data.source import Batch, Source, generators, sent
+from mae.data.source import WHOLE, Batch, Source, generators, sent
 from mae.errors import DataError
 
 
@@ -135,7 +136,7 @@ class TakenClips:
 
     def __init__(self, clips: DecodedClips, taking: Taking) -> None:
         self.clips, self.taking = clips, taking
-        self.classes = clips.classes
+        self.classes, self.places = clips.classes, WHOLE
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -144,13 +145,20 @@ class TakenClips:
     def report(self) -> DecodeReport:
         return self.clips.report
 
+    def reading(self, places: slice) -> TakenClips:
+        """The same clips, of each of whose batches only ``places`` are taken."""
+        found = copy(self)
+        found.places = places
+        return found
+
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """``(B * repeats, 3, T, H, W)`` for each index tensor of ``order: (B,)``, without clips that are too short."""
         starts, lengths = self.clips.offsets[:-1], self.clips.offsets.diff()
         for index in order:
             asked = index.tolist()
             ids, kept, failed = [], [], []
-            for row, generator in zip(asked, generators(self.taking.seed, asked), strict=True):
+            drawn = generators(self.taking.seed, asked, self.places)
+            for row, generator in zip(asked[self.places], drawn, strict=True):
                 try:
                     own = self.taking.ids(int(lengths[row]), generator)
                 except DataError as error:

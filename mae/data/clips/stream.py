@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,7 +19,7 @@ from mae.data.files.listing import Listing
 from mae.data.files.stream import streamed
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
 from mae.data.files.workers import processors
-from mae.data.source import Augment, Batch
+from mae.data.source import WHOLE, Augment, Batch
 from mae.errors import DataError
 
 
@@ -67,7 +68,7 @@ class TakenFiles:
 
     def __init__(self, clips: ClipFiles, taking: Taking, crop: Augment | None = None) -> None:
         self.clips, self.taking, self.crop = clips, taking, crop
-        self.classes, self.workers = clips.classes, clips.workers
+        self.classes, self.workers, self.places = clips.classes, clips.workers, WHOLE
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -80,11 +81,20 @@ class TakenFiles:
         """The same clips, each cropped by ``crop`` (all of its frames alike) before it goes into a batch."""
         return TakenFiles(self.clips, self.taking, crop)
 
+    def reading(self, places: slice) -> TakenFiles:
+        """The same clips, of each of whose batches only ``places`` are read."""
+        found = copy(self)
+        found.places = places
+        return found
+
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """``(B * repeats, 3, T, h, w)`` for each index tensor of ``order: (B,)``, without the unusable clips."""
         clips = self.clips
         reader = ClipReader(self.taking, self.crop, clips.short_side, clips.limit)
-        return streamed(clips.listing, reader, clips.tally, order, device, seed=self.taking.seed, workers=self.workers)
+        return streamed(
+            clips.listing, reader, clips.tally, order, device,
+            seed=self.taking.seed, workers=self.workers, places=self.places,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

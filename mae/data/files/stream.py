@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mae.data.files.listing import Listing
 from mae.data.files.tally import Tally
-from mae.data.source import Batch, generators
+from mae.data.source import WHOLE, Batch, generators
 from mae.errors import DataError
 
 #: Bytes of examples that all workers together may have read ahead, in the memory that they share with this process.
@@ -50,8 +50,9 @@ def streamed(
     *,
     seed: int,
     workers: int,
+    places: slice = WHOLE,
 ) -> Iterator[Batch]:
-    """One batch for each index tensor of ``order: (B,)``, without unusable files, which ``tally`` counts.
+    """One batch for ``places`` of each index tensor of ``order: (B,)``, without unusable files, which ``tally`` counts.
 
     The draws for a file are seeded by ``seed``, the indices of the batch and the place in it. So they do not depend on
     the number of workers, a run that is resumed at any step draws what it would have drawn, and the next epoch, another
@@ -65,7 +66,7 @@ def streamed(
     loader = DataLoader(
         _Parts(listing, reader, seed),
         batch_size=None,
-        sampler=parts(order, size),  # type: ignore[arg-type]
+        sampler=parts(order, size, places),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=_unchanged,
         pin_memory=device.type == "cuda",
@@ -90,11 +91,12 @@ def _joined(waiting: Sequence[Batch]) -> Batch:
 
 
 class Part(NamedTuple):
-    """The places ``start`` to ``stop`` of a batch of ``rows``."""
+    """The places ``start`` to ``stop`` of a batch of ``rows``, and whether they are the ``last`` of what is read of it."""
 
     rows: list[int]
     start: int
     stop: int
+    last: bool
 
 
 def part_size(nbytes: int, workers: int) -> int:
@@ -102,12 +104,13 @@ def part_size(nbytes: int, workers: int) -> int:
     return max(1, READ_AHEAD // (PARTS_AHEAD * max(1, workers) * nbytes))
 
 
-def parts(order: Iterable[Tensor], size: int) -> Iterator[Part]:
-    """Cut each batch of ``order`` into parts of at most ``size`` places."""
+def parts(order: Iterable[Tensor], size: int, places: slice = WHOLE) -> Iterator[Part]:
+    """Cut ``places`` of each batch of ``order`` into parts of at most ``size``."""
     for index in order:
         rows = index.tolist()
-        for start in range(0, max(1, len(rows)), size):
-            yield Part(rows, start, min(start + size, len(rows)))
+        first, end, _ = places.indices(len(rows))
+        for start in range(first, max(first + 1, end), size):
+            yield Part(rows, start, min(start + size, end), start + size >= end)
 
 
 class _Read(NamedTuple):
@@ -147,7 +150,7 @@ class _Parts(Dataset[_Read]):
             kept += [row] * len(read)
         pixels = torch.stack(examples) if examples else torch.empty(0, *self.reader.shape, dtype=torch.uint8)
         rows = torch.tensor(kept, dtype=torch.int64)
-        return _Read(pixels, self.labels[rows], rows, failed, part.stop == len(part.rows))
+        return _Read(pixels, self.labels[rows], rows, failed, part.last)
 
 
 def _unchanged(read: Any) -> Any:

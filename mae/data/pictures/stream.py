@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
 from mae.data.files.workers import processors
 from mae.data.pictures.decode import Decoding, reason, to_array
 from mae.data.pictures.geometry import CentreView, Geometry, geometry_of
-from mae.data.source import Augment, Batch
+from mae.data.source import WHOLE, Augment, Batch
 from mae.errors import DataError
 
 
@@ -67,6 +68,7 @@ class StreamedPictures:
         self.classes = listing.classes
         self.labels = torch.tensor(listing.labels, dtype=torch.int64)
         self.tally = Tally(listing.names, str(listing.root), max_failed)
+        self.places = WHOLE
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -84,6 +86,12 @@ class StreamedPictures:
         """The files ``ids: (n,)`` int64, of which alone it reports; the classes stay those of all."""
         return self._again(self.listing.part(ids.tolist()), self.geometry)
 
+    def reading(self, places: slice) -> StreamedPictures:
+        """The same files, of each of whose batches only ``places`` are read; the report is the same one."""
+        found = copy(self)
+        found.places = places
+        return found
+
     def _again(self, listing: Listing, geometry: Geometry) -> StreamedPictures:
         return StreamedPictures(
             listing, geometry,
@@ -93,4 +101,7 @@ class StreamedPictures:
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """One batch ``(B, C, h, w)`` for each index tensor of ``order``, without the unreadable pictures."""
         reader = PictureReader(self.geometry, self.decoding)
-        return streamed(self.listing, reader, self.tally, order, device, seed=self.seed, workers=self.workers)
+        return streamed(
+            self.listing, reader, self.tally, order, device,
+            seed=self.seed, workers=self.workers, places=self.places,
+        )  # fmt: skip

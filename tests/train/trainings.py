@@ -1,0 +1,166 @@
+"""Tiny trainings that draw all that trainings draw, and what is seen of them: losses and gradients of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from mae.data.augment.clip_crops import MultiScaleCrop
+from mae.data.augment.color import ColorJitter, Normalise
+from mae.data.augment.compose import Compose
+from mae.data.augment.crops import CenterCrop, RandomResizedCrop
+from mae.data.augment.rand_augment import rand_augmented_crop
+from mae.data.source import Images, Splits, View
+from mae.grid import Grid
+from mae.heads import Head
+from mae.heads.attentive import AttentiveProbe
+from mae.heads.fine_tuning import FineTune
+from mae.heads.linear_probe import LinearProbe
+from mae.heads.nearest_neighbours import NearestNeighbours
+from mae.masking import BlockWise, Random, Strategy, Tube
+from mae.methods.masked_autoencoder import DecoderShape, MaskedAutoencoder
+from mae.methods.simmim import SimMIM
+from mae.model import Encoder, Transformer
+from mae.targets import ChannelNormalisedPixels, PatchNormalisedPixels, Pixels
+from mae.train.loop import Runtime
+from mae.train.optim import Recipe
+from mae.train.pretrain import pretrain
+
+MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+NORMALISE = Normalise(MEAN, STD)
+#: Two steps of 16 items.
+RECIPE = Recipe("adamw", 8e-3, 16, 0.5, 0, 0.05)
+LARGE = Recipe("lars", 0.1, 16, 0.5, 0, 0.0)
+
+Training = Callable[[Runtime], Any]
+
+
+def noise(*shape: int) -> Images:
+    """64 pictures or clips of noise in four classes."""
+    pixels = torch.randint(256, (64, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Images(pixels, torch.arange(64) % 4, tuple("abcd"))
+
+
+def encoder(grid: Grid, clips: bool = False) -> Encoder:
+    torch.manual_seed(0)
+    positions = "sincos_1d" if clips else "sincos_2d"
+    return Encoder(grid, Transformer(32, 2, 4), class_token=not clips, positions=positions)
+
+
+def pictures() -> Encoder:
+    return encoder(Grid.of(1, (16, 16), (1, 4, 4)))
+
+
+def mae(mask: Strategy) -> Training:
+    def train(runtime: Runtime) -> None:
+        decoder = DecoderShape(0.5, 2, 4)
+        method = MaskedAutoencoder(pictures(), decoder=decoder, mask=mask, target=PatchNormalisedPixels())
+        augment = Compose((RandomResizedCrop(16), ColorJitter(), NORMALISE))
+        pretrain(method.to(runtime.device), noise(3, 20, 20), augment, RECIPE, runtime)
+
+    return train
+
+
+def simmim(runtime: Runtime) -> None:
+    method = SimMIM(pictures(), mask=Random(0.5), target=Pixels())
+    augment = Compose((RandomResizedCrop(16), NORMALISE))
+    pretrain(method.to(runtime.device), noise(3, 20, 20), augment, RECIPE, runtime)
+
+
+def videomae(runtime: Runtime) -> None:
+    decoder = DecoderShape(0.5, 2, 4, positions="sincos_1d")
+    method = MaskedAutoencoder(
+        encoder(Grid.of(4, (16, 16), (2, 4, 4)), clips=True),
+        decoder=decoder, mask=Tube(0.9), target=ChannelNormalisedPixels(STD),
+    )  # fmt: skip
+    augment = Compose((MultiScaleCrop(16, flip=True), NORMALISE))
+    pretrain(method.to(runtime.device), noise(3, 4, 20, 20), augment, RECIPE, runtime)
+
+
+def evaluation(head: Head, augmented: bool = True) -> Training:
+    """Train ``head``; what it returns is what it measures."""
+
+    def train(runtime: Runtime) -> dict[str, float]:
+        data = noise(3, 16, 16)
+        splits = Splits(data, data, data, views=(View(data, (Compose((CenterCrop(16), NORMALISE)),)),))
+        augment = Compose((rand_augmented_crop(16) if augmented else CenterCrop(16), NORMALISE))
+        return head(pictures(), splits, augment, runtime)
+
+    return train
+
+
+REGULARISED = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "erasing": 0.25, "dropout": 0.2, "label_smoothing": 0.1}
+
+TRAININGS: dict[str, Training] = {
+    "MAE": mae(Random(0.75)),
+    "MAE, block-wise": mae(BlockWise(0.5)),
+    "SimMIM": simmim,
+    "VideoMAE": videomae,
+    "fine-tuning": evaluation(FineTune(RECIPE, **REGULARISED)),
+    "fine-tuning, mixed in 8 groups": evaluation(FineTune(RECIPE, mix_draws=8, **REGULARISED)),
+    "fine-tuning with averaged weights": evaluation(FineTune(RECIPE, ema=0.9, **REGULARISED)),
+    "linear probe": evaluation(LinearProbe(LARGE)),
+    "linear probe, normalised in 4 groups": evaluation(LinearProbe(LARGE, norm_groups=4)),
+    "linear probe on cached features": evaluation(LinearProbe(LARGE, cached=True), augmented=False),
+    "attentive probe": evaluation(AttentiveProbe(RECIPE)),
+    "nearest neighbours": evaluation(NearestNeighbours(k=3)),
+}
+
+
+class Seen:
+    """What is seen of a training: ``losses`` by step, ``gradients`` of each step by name, what it ``measures``."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.gradients: list[dict[str, Tensor]] = []
+        self.measures: dict[str, float] = {}
+
+
+@contextmanager
+def watched(seen: Seen) -> Iterator[None]:
+    """Note the gradients of every step of any optimiser."""
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        found = {}
+        for group in optimizer.param_groups:
+            for name, parameter in zip(group["names"], group["params"], strict=True):
+                if parameter.grad is not None:
+                    grad = parameter.grad
+                    found[name] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).detach().cpu().clone()
+        seen.gradients.append(found)
+
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def see(name: str, **how: Any) -> Seen:
+    """Run a training with the fields ``how`` of its runtime."""
+    seen = Seen()
+    with watched(seen):
+        found = TRAININGS[name](
+            Runtime(seed=5, log_every=1, observe=lambda step, values: seen.losses.append(values["loss"]), **how)
+        )
+    times = ("seconds", "samples_per_second")
+    seen.measures = {key: value for key, value in (found or {}).items() if key not in times}
+    return seen
+
+
+def furthest(seen: Seen, other: Seen) -> float:
+    """The largest difference of two trainings: of losses, and of all gradients, each by the size of its tensor."""
+    assert len(seen.losses) == len(other.losses)
+    assert len(seen.gradients) == len(other.gradients)
+    apart = [abs(a - b) / max(1.0, abs(a)) for a, b in zip(seen.losses, other.losses, strict=True)]
+    for before, after in zip(seen.gradients, other.gradients, strict=True):
+        assert before.keys() == after.keys()
+        for name, gradient in before.items():
+            scale = max(float(gradient.abs().max()), 1e-3)
+            apart.append(float((gradient - after[name]).abs().max()) / scale)
+    return max(apart, default=0.0)
