@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from experiments import work
 from experiments.command import status_of
+from experiments.crew import Crew
 from experiments.plan import Job
 from experiments.preflight import device_of, threads_for
 from experiments.tracking import Tracker
@@ -38,10 +39,18 @@ def workplace(out: Path, device: str, scale: str) -> Workplace:
     return Workplace(out, device_of(device), threads_for(scale))
 
 
-def execute(jobs: Sequence[Job], tracker: Tracker, place: Workplace, workers: int = 1, again: bool = False) -> None:
+def execute(
+    jobs: Sequence[Job],
+    tracker: Tracker,
+    place: Workplace,
+    workers: int = 1,
+    again: bool = False,
+    crew: Crew | None = None,
+) -> None:
     """Run ``jobs`` with one progress bar over all of them, in ``workers`` processes side by side.
 
     Each worker takes the first job that nobody holds and that has the weights it needs. ``again`` runs finished ones.
+    With a ``crew`` there is one worker, and each training runs on all of its devices.
     """
     since = time.time() if again else 0.0
     pause = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants a line now and then
@@ -58,7 +67,7 @@ def execute(jobs: Sequence[Job], tracker: Tracker, place: Workplace, workers: in
 
         display = Display(begin, progress, lambda job: progress(job.flops, ""))
         if workers <= 1:
-            _work(jobs, tracker, place, since, display)
+            _work(jobs, tracker, place, since, display, crew)
         else:
             _share(critical_first(jobs), tracker, place, since, workers, display)
 
@@ -88,7 +97,9 @@ def critical_first(jobs: Sequence[Job]) -> list[Job]:
     return sorted(jobs, key=lambda job: -path[job.fingerprint])
 
 
-def _work(jobs: Sequence[Job], tracker: Tracker, place: Workplace, since: float, display: Display) -> None:
+def _work(
+    jobs: Sequence[Job], tracker: Tracker, place: Workplace, since: float, display: Display, crew: Crew | None = None
+) -> None:
     """Do every job that is free, again and again until none is left; another process does the ones it holds."""
     if place.device.type == "cpu":
         keep_freed_memory()
@@ -99,14 +110,14 @@ def _work(jobs: Sequence[Job], tracker: Tracker, place: Workplace, since: float,
         waiting: list[Job] = []
         for job in left:
             held = job.needs in {other.fingerprint for other in waiting}
-            if held or not _take(job, tracker, place, since, display):
+            if held or not _take(job, tracker, place, since, display, crew):
                 waiting.append(job)
         if len(waiting) == len(left):
             time.sleep(0.5)
         left = waiting
 
 
-def _take(job: Job, tracker: Tracker, place: Workplace, since: float, display: Display) -> bool:
+def _take(job: Job, tracker: Tracker, place: Workplace, since: float, display: Display, crew: Crew | None) -> bool:
     """Do one job unless another process holds it or has done it; False if it is held."""
     with locked(place.out / "locks" / job.fingerprint, wait=False) as mine:
         if not mine:
@@ -115,7 +126,7 @@ def _take(job: Job, tracker: Tracker, place: Workplace, since: float, display: D
         stale = done is None or (done.info.end_time or 0) < since * 1000
         if stale or (job.leaves_weights and not place.weights(job.fingerprint).index.exists()):
             display.begin(job)
-            work.run_job(job, tracker, place, display.progress)
+            work.run_job(job, tracker, place, display.progress, crew)
         else:
             display.skip(job)
     return True

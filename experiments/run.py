@@ -17,8 +17,12 @@ Usage: python experiments/run.py ablation=NAME [scale=NAME] [seeds=N|auto] [plan
   report_dir    where tables/ and figures/ go (default: reports)
   workers       processes side by side (default: one a core at smoke, desk and study scale on a CPU, else one)
   accelerator   plan_only: the card to reckon with, such as h100 (default: a100-80gb at gpu, day and paper scale)
-  devices       plan_only: how many of them share a training (default: 1)
   device        auto, cpu, cuda, cuda:1, mps (default: auto)
+  devices       how many devices do each training together (default: one, or as many processes as torchrun started);
+                 with plan_only, how many cards to reckon with
+  micro_batch   samples that go forward and backward at a time on a device: auto, as many as fit (default), or a number
+  sharding      ddp: each device holds the whole model (default); fsdp: each holds its share of it
+  recompute     true: keep less in memory, and compute blocks again in the backward pass
   KEY=VALUE     any key of the spec, for instance mask.ratio=0.6, pretrain.epochs=6, data.samples.train=1000,
                 or an option of a group, for instance model=vit_b16; `plan_only=true` checks it without training
 
@@ -53,6 +57,7 @@ from experiments.ablation import (  # noqa: E402
 )
 from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
+from experiments.crew import Place, Sharing, check_sharing, crew, follow_torchrun  # noqa: E402
 from experiments.effects import check_effects  # noqa: E402
 from experiments.hardware import (  # noqa: E402
     CARD,
@@ -81,6 +86,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import Run
 
+    from experiments.crew import Crew
     from experiments.deciding import Deciding
     from experiments.tracking import Tracker
 
@@ -105,9 +111,12 @@ class Options:
     out: Path = home() / "outputs"
     report_dir: Path = home() / "reports"
     device: str = "auto"
+    devices: int = option(0, least=1)
+    micro_batch: str = AUTO
+    sharding: str = option("ddp", choices=("ddp", "fsdp"))
+    recompute: bool = False
     workers: int = option(0, least=1)
     accelerator: str = option("", choices=accelerators())
-    devices: int = option(1, least=1)
     rows: tuple[str, ...] = option((), key="row")
     overrides: tuple[str, ...] = ()
 
@@ -119,11 +128,18 @@ def parse(arguments: Sequence[str]) -> Options:
         raise SpecError(f"say which table: ablation=NAME, one of all, {', '.join(ablation_names())}")
     if options.seeds != AUTO and (not options.seeds.isdecimal() or int(options.seeds) < 1):
         raise SpecError(f"seeds={options.seeds}: give a whole number of at least 1, or auto")
+    if options.micro_batch != AUTO and (not options.micro_batch.isdecimal() or int(options.micro_batch) < 1):
+        raise SpecError(f"micro_batch={options.micro_batch}: give a whole number of at least 1, or auto")
+    if options.devices > 1 and options.workers > 1:
+        raise SpecError(
+            f"devices={options.devices} do one training together, and workers={options.workers} do several side by "
+            f"side: leave one out"
+        )
     if options.budget and options.seeds != AUTO:
         raise SpecError(f"budget={options.budget} is for seeds=auto; add that, or leave the budget out")
     seconds_of(options.budget or BUDGET)
-    if (options.accelerator or options.devices != 1) and not options.plan_only:
-        raise SpecError("accelerator= and devices= say what a plan reckons with; add plan_only=true, or leave them out")
+    if options.accelerator and not options.plan_only:
+        raise SpecError("accelerator= says what a plan reckons with; add plan_only=true, or leave it out")
     return options
 
 
@@ -193,6 +209,8 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__)
         print(f"Tables: {', '.join(ablation_names())}")
         return 0
+    if (place := Place.by_torchrun()) is not None and place.rank:
+        return follow_torchrun(place)
     return answer(lambda: run(parse(arguments)))
 
 
@@ -203,8 +221,8 @@ def run(options: Options) -> int:
     make_out(options.out)
     make_folder("report_dir", options.report_dir)
     remember_in(options.out / "cache" / "digests")
-    with remembered(options.out / "cache"):
-        return _plan(ablations, options) if options.plan_only else _run(ablations, options, started)
+    with remembered(options.out / "cache"), crew(options.devices) as others:
+        return _plan(ablations, options) if options.plan_only else _run(ablations, options, started, others)
 
 
 def _plan(ablations: Sequence[Ablation], options: Options) -> int:
@@ -212,12 +230,14 @@ def _plan(ablations: Sequence[Ablation], options: Options) -> int:
     jobs = planned(ablations, options)
     finished = finished_runs(options.out)
     todo = _left(jobs, finished, options)
-    workers = options.workers or workers_for(todo, options.scale, offer_of(options.device))
+    workers = _workers(todo, options)
     lines = [describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo)]
     if todo and (card := card_of(options)):
-        lines.append(describe_demands(todo, card, options.devices, ablations))
+        lines.append(describe_demands(todo, card, options.devices or 1, ablations))
     print("\n".join([*lines, *describe_needs(todo), *full_disk(todo, options.out)]))
     check_checkpoints(todo, options.out)
+    if card_of(options) is None:
+        check_sharing(todo, options.device, sharing_of(options))
     if options.seeds == AUTO:
         print(
             deciding(ablations, options).expect(
@@ -227,7 +247,7 @@ def _plan(ablations: Sequence[Ablation], options: Options) -> int:
     return 0
 
 
-def _run(ablations: Sequence[Ablation], options: Options, started: float) -> int:
+def _run(ablations: Sequence[Ablation], options: Options, started: float, others: Crew | None) -> int:
     from experiments.tracking import Tracker, measurements, tracking_uri
 
     jobs = planned(ablations, options)
@@ -236,12 +256,12 @@ def _run(ablations: Sequence[Ablation], options: Options, started: float) -> int
     if options.seeds == AUTO:
         ended = deciding(ablations, options).decide(
             measured=lambda: measured(ablations, options),
-            run=lambda jobs: _do(jobs, tracker, options),
-            workers=options.workers or workers_for(jobs, options.scale, offer_of(options.device)),
+            run=lambda jobs: _do(jobs, tracker, options, others),
+            workers=_workers(jobs, options),
             budget=seconds_of(options.budget or BUDGET),
         )
     else:
-        _do(jobs, tracker, options)
+        _do(jobs, tracker, options, others)
     local = measurements(tracker.uri, [ablation.name for ablation in ablations])
     show(ablations, options, local, time.monotonic() - started)
     if ended:
@@ -249,7 +269,7 @@ def _run(ablations: Sequence[Ablation], options: Options, started: float) -> int
     return 0
 
 
-def _do(jobs: Sequence[Job], tracker: Tracker, options: Options) -> None:
+def _do(jobs: Sequence[Job], tracker: Tracker, options: Options, others: Crew | None) -> None:
     """Do those of the jobs that are not done yet."""
     finished = tracker.finished()
     place(jobs, finished, tracker)
@@ -257,15 +277,30 @@ def _do(jobs: Sequence[Job], tracker: Tracker, options: Options) -> None:
         from experiments.execute import execute, workplace
         from mae.train.machine import memory_of
 
-        workers = options.workers or workers_for(todo, options.scale, offer_of(options.device))
+        workers = _workers(todo, options)
         preflight(todo, options.out)
+        check_sharing(todo, options.device, sharing_of(options))
         print(describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo), sep="\n", flush=True)
-        here = workplace(options.out, options.device, options.scale)
+        here = replace(workplace(options.out, options.device, options.scale), sharing=sharing_of(options))
         if here.device.type == "cuda":
-            check_fits(todo, memory_of(here.device))
+            check_fits(todo, memory_of(here.device), here.sharing.devices)
         if options.seeds == AUTO:
             here = replace(here, planned_seeds=MOST_SEEDS)
-        execute(todo, tracker, here, workers, again=options.rerun)
+        execute(todo, tracker, here, workers, again=options.rerun, crew=others)
+
+
+def sharing_of(options: Options) -> Sharing:
+    """How the devices share each training, torchrun's where that started this process."""
+    torchrun = Place.by_torchrun()
+    devices = torchrun.size if torchrun else options.devices or 1
+    size = None if options.micro_batch == AUTO else int(options.micro_batch)
+    return Sharing(devices, size, options.sharding, options.recompute)
+
+
+def _workers(jobs: Sequence[Job], options: Options) -> int:
+    if sharing_of(options).devices > 1:
+        return 1
+    return options.workers or workers_for(jobs, options.scale, offer_of(options.device))
 
 
 def deciding(ablations: Sequence[Ablation], options: Options) -> Deciding:

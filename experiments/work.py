@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from experiments.compose import flatten
+from experiments.crew import Crew, Sharing
 from experiments.pictures import save_pictures
 from experiments.plan import Job
 from experiments.stages.stage import Outcome, Stage
@@ -23,6 +24,7 @@ from mae.errors import CheckpointError
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
 from mae.train.machine import environment, matmul_peak, peak_memory_gb, reset_peak_memory
+from mae.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,6 +38,7 @@ class Workplace:
 
     On a CPU each job computes with ``threads`` threads, 0 for all cores: numbers repeat exactly for equal threads.
     Where seeds are added until claims are decided, ``planned_seeds`` is the most that a row may get, and is recorded.
+    ``sharing`` says how devices share a training.
     """
 
     out: Path
@@ -43,6 +46,7 @@ class Workplace:
     threads: int = 0
     checkpoint_every: float = 20.0
     planned_seeds: int | None = None
+    sharing: Sharing = field(default_factory=Sharing)
 
     @property
     def cache(self) -> Path:
@@ -58,8 +62,11 @@ class Workplace:
         return Checkpoints(self.out / "weights" / fingerprint)
 
 
-def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress) -> None:
-    """Train or evaluate, and record the result; an earlier attempt is taken up where its last checkpoint left it."""
+def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, crew: Crew | None = None) -> None:
+    """Train or evaluate, and record the result; an earlier attempt is taken up where its last checkpoint left it.
+
+    The processes of ``crew`` do their share.
+    """
     spec, stage, facts = job.spec, job.made(), job.facts
     peak = matmul_peak(place.device, spec.precision)  # before the training takes the device's memory
     record = tracker.open(job.name, _tags(job), _parameters(job, stage))
@@ -79,24 +86,18 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress) ->
         record.curve(step, values)
 
     checkpoints = place.checkpoints(job)
-    runtime = Runtime(
-        seed=spec.seed,
-        device=place.device,
-        precision=spec.precision,
-        checkpoints=checkpoints,
-        log_every=max(1, facts.steps // 200),
-        observe=observe,
-        advance=advance,
-    )
+    runtime = replace(_runtime(job, place), observe=observe, advance=advance)
     resumed = checkpoints.index.exists()
     started = time.time()
     reset_peak_memory(place.device)
     try:
-        torch.manual_seed(spec.seed)
-        outcome = stage.run(_start(job, place), place.cache, runtime)
+        if crew is not None:
+            runtime = replace(runtime, world=crew.begin(job, place))
+        outcome = _outcome(job, place, runtime)
     except Exception as error:
-        record.fail(f"{type(error).__name__}: {error}")
-        raise
+        reason = error if crew is None else crew.reason(error)
+        record.fail(f"{type(reason).__name__}: {reason}")
+        raise reason from (None if reason is error else error)
     if job.leaves_weights and outcome.tensors is not None:
         place.weights(job.fingerprint).save(outcome.tensors, {"step": facts.steps, "spec": spec.tree})
     if outcome.pictures:
@@ -111,6 +112,31 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress) ->
     record.finish({f"{job.stage}/{key}": value for key, value in results.items()}, environs)
     checkpoints.clear()
     progress(facts.flops - spent, "")
+
+
+def share_job(job: Job, place: Workplace, world: World) -> None:
+    """Do the share of a job that the process ``world.rank`` has beside the first, which records it."""
+    if place.device.type == "cpu" and place.threads:
+        torch.set_num_threads(place.threads)
+    _outcome(job, place, replace(_runtime(job, place), world=world))
+
+
+def _runtime(job: Job, place: Workplace) -> Runtime:
+    return Runtime(
+        seed=job.spec.seed,
+        device=place.device,
+        precision=job.spec.precision,
+        checkpoints=place.checkpoints(job),
+        log_every=max(1, job.facts.steps // 200),
+        micro_batch=place.sharing.micro_batch,
+        sharding=place.sharing.sharding,
+        recompute=place.sharing.recompute,
+    )
+
+
+def _outcome(job: Job, place: Workplace, runtime: Runtime) -> Outcome:
+    torch.manual_seed(job.spec.seed)
+    return job.made().run(_start(job, place), place.cache, runtime)
 
 
 def _start(job: Job, place: Workplace) -> dict[str, torch.Tensor] | None:

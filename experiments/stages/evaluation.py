@@ -179,6 +179,11 @@ class Evaluation(Stage):
                 f"set {self.key}.source.val_share=0.1, or choose built-in data that keeps some: data=digits_validated"
             )
 
+    def check_sharing(self, devices: int, micro_batch: int | None, sharding: str) -> None:
+        super().check_sharing(devices, micro_batch, sharding)
+        if devices > 1 and sharding == "fsdp" and getattr(self.head, "ema", None) is not None:
+            raise ValueError("averaged weights (ema) are kept whole: choose sharding=ddp")
+
     def parameter_bytes(self) -> int:
         return bytes_of(meta_encoder(shapes_of(self.spec)))
 
@@ -203,7 +208,7 @@ class Evaluation(Stage):
         splits, augment = assembled(self.look(), self.spec.seed, cache, runtime.device)
         results = self.head(encoder, splits, augment, runtime)
         tensors = {ENCODER + name: tensor for name, tensor in encoder.state_dict().items()}
-        lost = unreadable(splits.train, *(view.source for view in splits.views))
+        lost = unreadable(runtime.world, splits.train, *(view.source for view in splits.views))
         return Outcome({**results, **lost}, tensors)
 
 

@@ -106,6 +106,12 @@ class Pretraining(Stage):
                 f"choose data that are decoded once"
             )
 
+    def check_sharing(self, devices: int, micro_batch: int | None, sharding: str) -> None:
+        super().check_sharing(devices, micro_batch, sharding)
+        why = meta_method(shapes_of(self.spec)).indivisible
+        if why and (devices > 1 or micro_batch not in (None, self.recipe.batch_size)):
+            raise ValueError(f"a batch cannot be shared out here, because {why}: leave out micro_batch and devices")
+
     def run(self, start: Mapping[str, Tensor] | None, cache: Path, runtime: Runtime) -> Outcome:
         splits, augment = assembled(self.look(), self.spec.seed, cache, runtime.device)
         method = method_of(self.spec).to(runtime.device)
@@ -120,7 +126,7 @@ class Pretraining(Stage):
             "samples_per_second": fitted.samples_per_second,
             "gflops": method.flops() / 1e9,
             **self._spread(method, source, view, runtime),
-            **unreadable(splits.pretrain),
+            **unreadable(runtime.world, splits.pretrain),
         }
         return Outcome(results, method.state_dict(), method.pictures(clips, seed=0), method.note)
 

@@ -24,6 +24,8 @@ from mae.data.source import DataSet, Holding, Source, Use
 from mae.footprint import Footprint
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
+from mae.train.parts import check_shares
+from mae.world import World
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class Stage(ABC):
     @abstractmethod
     def check(self) -> None:
         """ValueError, before anything is trained, if its parts do not fit."""
+
+    def check_sharing(self, devices: int, micro_batch: int | None, sharding: str) -> None:
+        """ValueError, before anything is trained, if its batches cannot be shared so."""
+        if self.recipe is not None:
+            check_shares(self.recipe.batch_size, devices, micro_batch)
 
     @abstractmethod
     def parameter_bytes(self) -> int:
@@ -237,8 +244,9 @@ class Stage(ABC):
         return {key: value for key, value in asdict(self.spec.model).items() if key != "decoder"}
 
 
-def unreadable(*sources: Source) -> dict[str, float]:
-    """How many items of ``sources`` could not be read, if any."""
+def unreadable(world: World, *sources: Source) -> dict[str, float]:
+    """How many items of ``sources`` could not be read, if any, by any process."""
     reports = [source.report for source in sources if hasattr(source, "report")]
-    lost = {name for report in reports for name, _ in report.failed}
+    here = {name for report in reports for name, _ in report.failed}
+    lost = set().union(*world.gathered(here))
     return {"unreadable": float(len(lost))} if lost else {}

@@ -91,7 +91,7 @@ def _joined(waiting: Sequence[Batch]) -> Batch:
 
 
 class Part(NamedTuple):
-    """The places ``start`` to ``stop`` of a batch of ``rows``, and whether they are the ``last`` of what is read of it."""
+    """The places ``start`` to ``stop`` of a batch of ``rows``, and whether they are the ``last`` read of it."""
 
     rows: list[int]
     start: int
