@@ -16,6 +16,7 @@ import torch
 
 from experiments.compose import flatten
 from experiments.crew import Crew, Sharing
+from experiments.hardware import fit_of
 from experiments.pictures import save_pictures
 from experiments.plan import Job
 from experiments.stages.stage import Outcome, Stage
@@ -23,7 +24,8 @@ from experiments.tracking import Tracker, table_tag
 from mae.errors import CheckpointError
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
-from mae.train.machine import environment, matmul_peak, peak_memory_gb, reset_peak_memory
+from mae.train.machine import environment, matmul_peak, memory_of, peak_memory_gb, reset_peak_memory
+from mae.train.parts import divisors
 from mae.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,16 +123,42 @@ def share_job(job: Job, place: Workplace, world: World) -> None:
     _outcome(job, place, replace(_runtime(job, place), world=world))
 
 
+def sharing_of(job: Job, place: Workplace) -> Sharing:
+    """How a job is shared: as asked, and on a card whose memory a step would not fit, by the memory model.
+
+    It may choose smaller parts, to compute blocks again, or to shard the model, where nobody has chosen parts.
+    """
+    asked, own = place.sharing, job.facts.batch // place.sharing.devices
+    if place.device.type != "cuda" or asked.micro_batch is not None or job.facts.footprint is None or not own:
+        return asked
+    fit = fit_of(job, memory_of(place.device), asked.devices)
+    if fit is None or (fit.parts == 1 and not fit.checkpointing and not fit.sharded):
+        return asked
+    size = max(number for number in divisors(own) if number <= fit.micro_batch)
+    found = Sharing(
+        asked.devices,
+        None if size == own else size,
+        "fsdp" if fit.sharded else asked.sharding,
+        asked.recompute or fit.checkpointing,
+    )
+    try:
+        job.made().check_sharing(found.devices, found.micro_batch, found.sharding)
+    except ValueError:  # a loss that has no parts is tried as it is
+        return asked
+    return found
+
+
 def _runtime(job: Job, place: Workplace) -> Runtime:
+    sharing = sharing_of(job, place)
     return Runtime(
         seed=job.spec.seed,
         device=place.device,
         precision=job.spec.precision,
         checkpoints=place.checkpoints(job),
         log_every=max(1, job.facts.steps // 200),
-        micro_batch=place.sharing.micro_batch,
-        sharding=place.sharing.sharding,
-        recompute=place.sharing.recompute,
+        micro_batch=sharing.micro_batch,
+        sharding=sharing.sharding,
+        recompute=sharing.recompute,
     )
 
 

@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments import run as command
+from experiments import work
 from experiments.ablation import SpecError, load_ablation
-from experiments.hardware import HEADS, Accelerator, accelerators, check_fits, demands_of, describe_demands
+from experiments.crew import Sharing
+from experiments.hardware import HEADS, Accelerator, accelerators, check_fits, demands_of, describe_demands, fit_of
 from experiments.plan import Job, plan
+from experiments.work import Workplace
 from mae.footprint import RESERVE, Activations, Footprint, State
 
 WALL_CLOCK = load_ablation("wall_clock")
@@ -81,7 +85,7 @@ def test_what_cannot_fit_is_refused_with_the_smallest_change_that_makes_it_fit(j
 
 def test_cards_are_for_plans(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["ablation=decoder_depth", "row=1", "scale=smoke", f"out={out}", f"report_dir={out}"]
-    assert command.main([*words, "devices=8"]) == 2
+    assert command.main([*words, "accelerator=h100"]) == 2
     assert "add plan_only=true" in capsys.readouterr().err
     assert command.main([*words, "plan_only=true", "accelerator=a100"]) == 2
     assert "or a100-80gb" in capsys.readouterr().err
@@ -89,3 +93,22 @@ def test_cards_are_for_plans(out: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "card-hours" not in capsys.readouterr().out
     assert command.main([*words, "plan_only=true", "accelerator=rtx4090"]) == 0
     assert "on 1 x GeForce RTX 4090" in capsys.readouterr().out
+
+
+def test_a_step_that_does_not_fit_a_card_is_done_in_parts_by_the_memory_model(
+    jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs["ViT-L, dec 8"]
+    place = Workplace(Path("out"), torch.device("cuda"))
+    monkeypatch.setattr(work, "memory_of", lambda device: 80.0 * GB)
+    found = work.sharing_of(job, place)
+    assert found.micro_batch is not None
+    assert 4096 % found.micro_batch == 0
+    fit = fit_of(job, 80.0 * GB, 1)
+    assert fit is not None
+    assert found.micro_batch <= fit.micro_batch < 2 * found.micro_batch
+    assert not found.recompute
+    asked = replace(place, sharing=Sharing(micro_batch=64))
+    assert work.sharing_of(job, asked) == asked.sharing
+    monkeypatch.setattr(work, "memory_of", lambda device: 4000.0 * GB)
+    assert work.sharing_of(job, place) == Sharing()
