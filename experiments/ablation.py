@@ -259,8 +259,9 @@ def scale_option(inputs: str, scale: str) -> str:
 
 
 def has_scale(ablation: Ablation, scale: str) -> bool:
-    """Whether there is a file of ``conf/scale`` that composes a table at ``scale``."""
-    return (CONF / "scale" / f"{scale_option(ablation.inputs, scale)}.yaml").is_file()
+    """Whether a file of ``conf/scale`` composes a table at ``scale``, and the table has rows there."""
+    there = (CONF / "scale" / f"{scale_option(ablation.inputs, scale)}.yaml").is_file()
+    return there and any(exists(row, scale) for row in ablation.rows.values())
 
 
 def short_name(text: str) -> str:

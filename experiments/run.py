@@ -151,8 +151,8 @@ def chosen(options: Options) -> list[Ablation]:
         ablations = [ablation for ablation in ablations if has_scale(ablation, options.scale)]
     for ablation in ablations:
         if not has_scale(ablation, options.scale):
-            others = nearest("", [scale for scale in SCALES if has_scale(ablation, scale)])
-            raise SpecError(f"{ablation.name} is of {ablation.inputs}, which have no scale={options.scale}; {others}")
+            others = " or ".join(scale for scale in SCALES if has_scale(ablation, scale))
+            raise SpecError(f"{ablation.name} has no rows at scale={options.scale}: choose {others}")
     for folder in {ablation.options for ablation in ablations if ablation.options}:
         sys.path.append(str(folder))  # a table of one's own may name classes of modules beside it
     labels = {label for ablation in ablations for label in ablation.rows}

@@ -39,6 +39,6 @@ def test_it_hides_more_trains_shorter_and_decodes_less_than_the_paper() -> None:
 def test_clips_have_no_such_scale_and_all_leaves_them_out(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["scale=day", "plan_only=true", f"out={out}", f"report_dir={out}"]
     assert command.main(["ablation=video_masking", *words]) == 2
-    assert "video_masking is of clips, which have no scale=day; valid: desk, gpu" in capsys.readouterr().err
+    assert "video_masking has no rows at scale=day: choose smoke or desk" in capsys.readouterr().err
     chosen = command.chosen(command.parse(["ablation=all", *words]))
     assert {ablation.inputs for ablation in chosen} == {"pictures"}

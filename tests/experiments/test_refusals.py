@@ -123,6 +123,7 @@ def test_clips_that_do_not_fit_are_refused(
         ([*BUILTIN, "data.classes=7"], "digits_on_photos has 10 classes, the spec says 7"),
         ([*BUILTIN, "data.channels=1", "data.mean=[0.5]", "data.std=[0.5]"], "has 3 channels, the spec says 1"),
         ([*BUILTIN, "evaluate_data.samples.train=8"], "follows data.samples.train: set data.samples.train"),
+        (["ablation=labels", "scale=paper"], "labels has no rows at scale=paper: choose smoke or desk or study"),
         ([*BUILTIN, "budget=2h"], "budget=2h is for seeds=auto"),
         ([*BUILTIN, "model.positions=leraned"], "unknown model.positions 'leraned'"),
         ([*BUILTIN, "augment.size=[4,4]"], "augment.size=[4, 4] is not what the model sees"),
