@@ -83,8 +83,9 @@ class Place:
     alone: bool = True
 
     @classmethod
-    def by_torchrun(cls, environ: Mapping[str, str] = os.environ) -> Place | None:
-        """What torchrun says, None where it did not start this process."""
+    def by_torchrun(cls, said: Mapping[str, str] | None = None) -> Place | None:
+        """What torchrun has put into the environment, None where it did not start this process."""
+        environ = os.environ if said is None else said
         if "TORCHELASTIC_RUN_ID" not in environ:
             return None
         rank, size, local, here = (
@@ -195,6 +196,11 @@ class Crew:
             if failed:
                 process.kill()
             process.join()
+        if self.world is not None:
+            import torch.distributed as dist
+
+            if not failed or dist.get_backend() == "gloo":  # NCCL would wait for what is gone
+                dist.destroy_process_group()
 
 
 @contextmanager

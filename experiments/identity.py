@@ -13,6 +13,13 @@ import yaml
 from experiments.ablation import CONF, SpecError
 from experiments.compose import PATHS
 
+#: Fields that classes were given later, by stable name, with the value that computes what was computed without them:
+#: that one is no part of an identity, so that what was trained before keeps its name.
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "head/fine_tuning": {"mix_draws": 1},
+    "head/linear_probe": {"norm_groups": 1},
+}
+
 
 @lru_cache
 def names(own: Path | None = None) -> Mapping[str, str]:
@@ -42,7 +49,9 @@ def named(value: Any, own: Path | None = None) -> Any:
     A class that is not registered is named by its import path.
     """
     if isinstance(value, Mapping):
-        return {key: _named(key, item, own) for key, item in value.items()}
+        later = LATER.get(names(own).get(value.get("_target_", ""), ""), {})
+        kept = {key: item for key, item in value.items() if key not in later or item != later[key]}
+        return {key: _named(key, item, own) for key, item in kept.items()}
     if isinstance(value, list | tuple):
         return [named(item, own) for item in value]
     return value

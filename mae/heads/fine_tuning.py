@@ -61,7 +61,8 @@ class FineTune(Head):
             raise ValueError(f"ema={self.ema} is outside (0, 1); choose null for without")
         if self.mix_draws < 1:
             raise ValueError(f"mix_draws={self.mix_draws}: a batch is drawn for at least once")
-        check_shares(self.recipe.batch_size, groups=self.mix_draws)
+        if self.mixes:
+            check_shares(self.recipe.batch_size, groups=self.mix_draws)
 
     @property
     def mixes(self) -> bool:

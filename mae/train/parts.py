@@ -71,7 +71,7 @@ def check_shares(batch: int, devices: int = 1, micro_batch: int | None = None, g
     if groups is not None and batch % groups:
         near = sorted(divisors(batch), key=lambda count: abs(math.log(count / groups)))[:3]
         raise NotDivisible(
-            f"batch_size={batch} has no {groups} equal groups to draw for: choose {_either(sorted(near))}"
+            f"batch_size={batch} has no {groups} equal groups (mix_draws, norm_groups): choose {_either(sorted(near))}"
         )
 
 

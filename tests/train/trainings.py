@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -141,13 +141,22 @@ def watched(seen: Seen) -> Iterator[None]:
         hook.remove()
 
 
-def see(name: str, **how: Any) -> Seen:
-    """Run a training with the fields ``how`` of its runtime."""
+class Stop(Exception):
+    """Stands for a kill between two steps."""
+
+
+def see(name: str, stop: bool = False, **how: Any) -> Seen:
+    """Run a training with the fields ``how`` of its runtime; ``stop`` ends it as the second step is done."""
     seen = Seen()
-    with watched(seen):
-        found = TRAININGS[name](
-            Runtime(seed=5, log_every=1, observe=lambda step, values: seen.losses.append(values["loss"]), **how)
-        )
+
+    def observe(step: int, values: dict[str, float]) -> None:
+        seen.losses.append(values["loss"])
+        if stop and step == 2:
+            raise Stop
+
+    found = None
+    with watched(seen), suppress(Stop):
+        found = TRAININGS[name](Runtime(seed=5, log_every=1, observe=observe, **how))
     times = ("seconds", "samples_per_second")
     seen.measures = {key: value for key, value in (found or {}).items() if key not in times}
     return seen
