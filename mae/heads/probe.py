@@ -52,7 +52,7 @@ class Probe(Head):
             def prepare(batch: Batch, generator: Generator) -> tuple[Tensor, Tensor]:
                 return model.features(train_augment(batch.images, generator)), batch.labels
 
-            objective = Objective(prepare, _loss, at_once=at_once)
+            objective = Objective(prepare, _loss, at_once=at_once, encodes=True)
             fitted = fit(model, optimizer, objective, splits.train, self.recipe, runtime)
             top1 = accuracy(model, splits.views, runtime, clips_at_once(encoder.grid))
         return {"top1": top1, "seconds": fitted.seconds, "samples_per_second": fitted.samples_per_second}

@@ -27,6 +27,10 @@ from mae.world import World
 UNAWARE = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, layers.DropPath)
 
 
+#: Most bytes of float32 pixels that are prepared at a time, where parts and groups leave the choice.
+PREPARED = 2 << 30
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a training makes smaller, in two steps, so that its batch can be done in parts.
@@ -35,12 +39,14 @@ class Objective:
     gradients. ``loss(model, prepared, generator)`` is the mean over the rows that it is given, float32. A batch divides
     into ``groups``, within which rows are prepared together; None if rows are prepared each by itself. ``at_once`` says
     that the loss must see all rows of a device together, ``indivisible`` why a batch is never shared out, if it is not.
+    ``encodes`` says that to prepare takes the memory of a model, so that it is done in parts, too.
     """
 
     prepare: Callable[[Batch, Generator], Sequence[Tensor]]
     loss: Callable[[nn.Module, Sequence[Tensor], Generator], Tensor]
     groups: int | None = None
     at_once: bool = False
+    encodes: bool = False
     indivisible: str = ""
 
     @classmethod
@@ -198,11 +204,9 @@ class Parts:
         return torch.stack(losses).sum()
 
     def _prepared(self, step: Step, draws: Draws) -> Iterator[tuple[Rows, list[Tensor]]]:
-        """Prepare this device's samples, as many at a time as a part has and as must be together."""
-        aligned = len(self.own) % self.together == 0
-        chunks = cut(self.own, math.lcm(self.size, self.together)) if aligned else [self.needed]
+        """Prepare this device's samples, so many at a time that parts and groups stay whole."""
         found: list[tuple[Rows, list[Tensor]]] = []
-        for items in chunks:
+        for items in self._chunks(step):
             here = step.within(step.rows, items)
             rows = step.rows[here]
             self._begin(step, rows, draws)
@@ -216,6 +220,17 @@ class Parts:
         if found:
             rows = Rows(step.rows.batch, torch.cat([rows.places for rows, _ in found]))
             yield rows, [torch.cat(tensors) for tensors in zip(*(prepared for _, prepared in found), strict=True)]
+
+    def _chunks(self, step: Step) -> list[range]:
+        """Say which items are prepared at a time: what is drawn for a whole batch is drawn anew for each of these."""
+        if len(self.own) % self.together:
+            return [self.needed]
+        least = math.lcm(self.size, self.together)
+        if self.objective.encodes:
+            return cut(self.own, least)
+        pixels = step.batch.images[:1].numel() * 4 * step.repeats
+        fitting = [least * count for count in divisors(len(self.own) // least) if least * count * pixels <= PREPARED]
+        return cut(self.own, max(fitting, default=least))
 
     def _begin(self, step: Step, rows: Rows, draws: Draws, state: Tensor | None = None) -> None:
         """Let the step's draws for ``rows`` come next: from its beginning, or from ``state`` on for the loss."""

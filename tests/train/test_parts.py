@@ -30,9 +30,12 @@ def whole(name: str, precision: str = "fp32") -> Seen:
     return see(name, precision=precision)
 
 
-@pytest.mark.parametrize("size", [8, 1])
+@pytest.mark.parametrize(("size", "prepared"), [(8, module.PREPARED), (1, 0)])
 @pytest.mark.parametrize("name", TRAININGS)
-def test_losses_and_all_gradients_are_those_of_the_whole_batch(name: str, size: int) -> None:
+def test_losses_and_all_gradients_are_those_of_the_whole_batch(
+    monkeypatch: pytest.MonkeyPatch, name: str, size: int, prepared: int
+) -> None:
+    monkeypatch.setattr(module, "PREPARED", prepared)  # all views at once, or as few as parts and groups allow
     parts = see(name, micro_batch=size)
     assert furthest(whole(name), parts) < FP32
     assert parts.measures == whole(name).measures
