@@ -46,11 +46,12 @@ of the paper on its own hardware.
 
 *GB a card* is what a step holds at its fullest: weights, gradients and two moments in fp32, bf16 copies of matrices,
 activations that the backward pass reads, and one block more for gradients on their way. A tenth of the card is left
-free. Tests hold the activations to what autograd saves, within 5%. The *micro-batch* is the largest that fits, times
-the number of parts in which one card does its share of the published batch. `ckpt` says that activation checkpointing
-is needed, `FSDP` that the state must be shared. *samples/s* is what data must deliver for the hours to hold, all
-cards together; each is decoded and cropped anew. *Weights GB* is what a training leaves on the disk for others to
-start from; while it runs, its checkpoints take six times as much.
+free. Tests hold the activations to what autograd saves, within 5%. What the DALL-E encoder needs while it makes codes
+is not counted. The *micro-batch* is the largest that fits, times the number of parts in which one card does its share
+of the published batch. `ckpt` says that activation checkpointing is needed, `FSDP` that the state must be shared.
+*samples/s* is what data must deliver for the hours to hold, all cards together; each is decoded and cropped anew.
+*Weights GB* is what a training leaves on the disk for others to start from; while it runs, its checkpoints take six
+times as much.
 """
 
 

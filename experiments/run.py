@@ -307,7 +307,7 @@ def deciding(ablations: Sequence[Ablation], options: Options) -> Deciding:
     """The claims of the tables, to be decided."""
     from experiments.deciding import Deciding
 
-    precision = offer_of(options.device).precision
+    precision = precision_of(options)
     return Deciding(ablations, options.scale, options.overrides, options.rows, precision)
 
 
@@ -365,7 +365,7 @@ def up_to_date(merged: pd.DataFrame, ablations: Sequence[Ablation], options: Opt
     if merged.empty:
         return merged
     seeds = int(merged["seed"].max()) + 1
-    precision = offer_of(options.device).precision
+    precision = precision_of(options)
     jobs = plan(ablations, options.scale, seeds, options.overrides, precision=precision, distinct=False)
     now = {job.fingerprint for job in jobs}
     here = merged["ablation"].isin([ablation.name for ablation in ablations]) & (merged["scale"] == options.scale)
