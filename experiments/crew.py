@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.ablation import SpecError
+from experiments.sharing import Sharing
 from mae.errors import RankLost
 
 if TYPE_CHECKING:
@@ -42,16 +43,6 @@ LOST = (
     "{which} of the training is gone (ended from outside, or out of memory); run the same command again: it goes on "
     "from the last checkpoint"
 )
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """How ``devices`` share each training; see ``mae.train.loop.Runtime``. Nothing that is computed depends on it."""
-
-    devices: int = 1
-    micro_batch: int | None = None
-    sharding: str = "ddp"
-    recompute: bool = False
 
 
 def check_sharing(jobs: Iterable[Job], device: str, sharing: Sharing) -> None:

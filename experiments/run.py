@@ -57,7 +57,7 @@ from experiments.ablation import (  # noqa: E402
 )
 from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
-from experiments.crew import Place, Sharing, check_sharing, crew, follow_torchrun  # noqa: E402
+from experiments.crew import Place, check_sharing, crew, follow_torchrun  # noqa: E402
 from experiments.effects import check_effects  # noqa: E402
 from experiments.hardware import (  # noqa: E402
     CARD,
@@ -79,6 +79,7 @@ from experiments.preflight import (  # noqa: E402
     workers_for,
 )
 from experiments.remember import remembered  # noqa: E402
+from experiments.sharing import Sharing  # noqa: E402
 from experiments.spec import PRETRAIN  # noqa: E402
 from mae.data.files.content import remember_in  # noqa: E402
 

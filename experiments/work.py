@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from experiments.compose import flatten
-from experiments.crew import Crew, Sharing
 from experiments.hardware import fit_of
 from experiments.pictures import save_pictures
 from experiments.plan import Job
+from experiments.sharing import Sharing
 from experiments.stages.stage import Outcome, Stage
 from experiments.tracking import Tracker, table_tag
 from mae.errors import CheckpointError
@@ -64,10 +64,22 @@ class Workplace:
         return Checkpoints(self.out / "weights" / fingerprint)
 
 
-def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, crew: Crew | None = None) -> None:
+class Others(Protocol):
+    """The other processes of a training that several devices share."""
+
+    def begin(self, job: Job, where: Workplace) -> World:
+        """Let them do their share of a job, and say who takes part."""
+        ...
+
+    def reason(self, error: Exception) -> Exception:
+        """What really failed: what another process said if ``error`` is that it is gone."""
+        ...
+
+
+def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, others: Others | None = None) -> None:
     """Train or evaluate, and record the result; an earlier attempt is taken up where its last checkpoint left it.
 
-    The processes of ``crew`` do their share.
+    The processes of ``others`` do their share.
     """
     spec, stage, facts = job.spec, job.made(), job.facts
     peak = matmul_peak(place.device, spec.precision)  # before the training takes the device's memory
@@ -93,11 +105,11 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, cr
     started = time.time()
     reset_peak_memory(place.device)
     try:
-        if crew is not None:
-            runtime = replace(runtime, world=crew.begin(job, place))
+        if others is not None:
+            runtime = replace(runtime, world=others.begin(job, place))
         outcome = _outcome(job, place, runtime)
     except Exception as error:
-        reason = error if crew is None else crew.reason(error)
+        reason = error if others is None else others.reason(error)
         record.fail(f"{type(reason).__name__}: {reason}")
         raise reason from (None if reason is error else error)
     if job.leaves_weights and outcome.tensors is not None:

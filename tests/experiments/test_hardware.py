@@ -11,9 +11,9 @@ import torch
 from experiments import run as command
 from experiments import work
 from experiments.ablation import SpecError, load_ablation
-from experiments.crew import Sharing
 from experiments.hardware import HEADS, Accelerator, accelerators, check_fits, demands_of, describe_demands, fit_of
 from experiments.plan import Job, plan
+from experiments.sharing import Sharing
 from experiments.work import Workplace
 from mae.footprint import RESERVE, Activations, Footprint, State
 
