@@ -140,9 +140,10 @@ def sharing_of(job: Job, place: Workplace) -> Sharing:
 
     It may choose smaller parts, to compute blocks again, or to shard the model, where nobody has chosen parts.
     """
-    asked, own = place.sharing, job.facts.batch // place.sharing.devices
-    if place.device.type != "cuda" or asked.micro_batch is not None or job.facts.footprint is None or not own:
+    asked = place.sharing
+    if place.device.type != "cuda" or asked.micro_batch is not None or not job.facts.batch:
         return asked
+    own = job.facts.batch // asked.devices
     fit = fit_of(job, memory_of(place.device), asked.devices)
     if fit is None or (fit.parts == 1 and not fit.checkpointing and not fit.sharded):
         return asked
