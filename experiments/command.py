@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from experiments.ablation import CONF, SpecError
+from experiments.ablation import CONF, SpecError, read_yaml
 from experiments.compose import groups
 from experiments.plan import Job
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 def spec_keys() -> set[str]:
     """Keys of the spec that have no dot: groups, and the values that stand in config.yaml itself."""
-    return set(groups()) | set(yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8")))
+    return set(groups()) | set(read_yaml(CONF / "config.yaml"))
 
 
 def home() -> Path:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.ablation import Ablation, Row, SpecError, at_scale, last_wins, scale_option, typed
-from experiments.compose import Tree, check_overrides, compose
+from experiments.compose import check_overrides, compose
+from experiments.references import Tree
 from experiments.remember import kept
 
 #: A section that names a class by ``_target_``, and the class's fields.

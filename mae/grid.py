@@ -65,8 +65,13 @@ class Grid:
 
 def _angles(positions: Tensor, frequencies: int) -> Tensor:
     """Multiply positions by the frequencies 10000^(-i / frequencies): ``(n, frequencies)`` float64."""
-    omega = 10000.0 ** (-torch.arange(frequencies, dtype=torch.float64) / frequencies)
+    omega = 10000.0 ** (-torch.arange(frequencies, dtype=torch.float64, device="cpu") / frequencies)
     return positions.to(torch.float64)[:, None] * omega
+
+
+def _placed(table: Tensor) -> Tensor:
+    """Put a table, which the CPU computes wherever the encoder is made, on the device where that is."""
+    return table.float().to(torch.get_default_device())
 
 
 def sincos_2d(grid: Grid, width: int) -> Tensor:
@@ -78,9 +83,9 @@ def sincos_2d(grid: Grid, width: int) -> Tensor:
         raise ValueError("2-D positions serve images (t = 1); clips take positions=sincos_1d")
     if width % 4:
         raise ValueError(f"2-D sine-cosine positions need a width divisible by 4, not {width}")
-    rows, columns = torch.meshgrid(torch.arange(grid.h), torch.arange(grid.w), indexing="ij")
+    rows, columns = torch.meshgrid(*(torch.arange(n, device="cpu") for n in (grid.h, grid.w)), indexing="ij")
     halves = [_angles(axis.flatten(), width // 4) for axis in (columns, rows)]
-    return torch.cat([f(half) for half in halves for f in (torch.sin, torch.cos)], dim=1).float()
+    return _placed(torch.cat([f(half) for half in halves for f in (torch.sin, torch.cos)], dim=1))
 
 
 def sincos_1d(grid: Grid, width: int) -> Tensor:
@@ -90,8 +95,8 @@ def sincos_1d(grid: Grid, width: int) -> Tensor:
     """
     if width % 2:
         raise ValueError(f"sine-cosine positions need an even width, not {width}")
-    angles = _angles(torch.arange(grid.num_patches), width // 2)
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).float()
+    angles = _angles(torch.arange(grid.num_patches, device="cpu"), width // 2)
+    return _placed(torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1))
 
 
 #: The fixed position tables by name.

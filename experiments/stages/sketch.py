@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from experiments.ablation import SpecError
 from experiments.assemble import data_set, encoder_of, make, method_of
@@ -53,6 +55,29 @@ def head_of(section: str) -> Head:
     return head
 
 
+#: What fills a tensor in its place.
+FILLS = frozenset((Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_))
+
+
+class Unfilled(TorchFunctionMode):
+    """It leaves tensors as they are made: to fill those without memory only takes time."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if function in FILLS or getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
+
+
+@contextmanager
+def sketched() -> Iterator[None]:
+    """What is made within holds no memory."""
+    with torch.device("meta"), Unfilled():
+        yield
+
+
 @dataclass(frozen=True)
 class Shapes:
     """What of a spec the shapes of encoder and method depend on; specs that agree in it share one construction."""
@@ -69,21 +94,21 @@ def shapes_of(spec: Spec) -> Shapes:
 
 @lru_cache(maxsize=256)
 def meta_encoder(shapes: Shapes) -> Encoder:
-    with torch.device("meta"):
+    with sketched():
         return encoder_of(shapes.spec)
 
 
 @lru_cache(maxsize=256)
 def meta_method(shapes: Shapes) -> Method:
     """A method that holds no memory; ValueError as its constructor raises."""
-    with torch.device("meta"):
+    with sketched():
         return method_of(shapes.spec)
 
 
 @lru_cache(maxsize=1024)
 def meta_classifier(shapes: Shapes, head: str, classes: int) -> nn.Module:
     """What a head trains and tests; ValueError if it cannot evaluate an encoder."""
-    with torch.device("meta"):
+    with sketched():
         return head_of(head).classifier(encoder_of(shapes.spec), classes)
 
 

@@ -128,3 +128,17 @@ def test_an_override_that_does_not_fit_is_refused_in_a_sentence(override: str, s
         compose("smoke", [override])
     assert str(refused.value).startswith(sentence)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.flip=${data.flap}"], "refers to ${data.flap}, which does not exist"),
+        (["data.flip=${data.flip}"], "refers to ${data.flip}, which leads back to itself"),
+        (["data.classes=${evaluate_data.classes}"], "evaluate_data refers to ${data}, which leads back to itself"),
+    ],
+)
+def test_a_reference_to_nothing_and_one_to_itself_are_refused(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        compose("smoke", overrides)
+    assert sentence in str(refused.value)
