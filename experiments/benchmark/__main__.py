@@ -45,7 +45,7 @@ from experiments.benchmark.steps import DEFAULT_SHAPES, PRECISIONS, SHAPES, figu
 from experiments.command import answer  # noqa: E402
 from experiments.options import option, read  # noqa: E402
 from experiments.preflight import device_of  # noqa: E402
-from mae.data.files.workers import default_workers  # noqa: E402
+from mae.data.files.workers import processors  # noqa: E402
 from mae.train.machine import environment, matmul_peak  # noqa: E402
 
 
@@ -77,7 +77,7 @@ def run(options: Options) -> int:
     report: dict[str, Any] = {
         "environment": environment(device),
         "matmul_peak_gflops": {name: round(peak / 1e9, 1) for name, peak in peaks.items()},
-        "loader_workers": default_workers(),
+        "loader_workers": processors(),
         "rounds": options.rounds,
         "shapes": {},
         "pipelines": {},

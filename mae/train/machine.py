@@ -15,9 +15,10 @@ from mae.memory import give_back_freed_memory
 
 
 def best_precision(device: torch.device) -> str:
-    """``bf16`` where the processor multiplies it in hardware (CUDA, AVX512-BF16, AMX), else ``fp32``."""
+    """``bf16`` where the processor multiplies it in hardware (CUDA from Ampere on, AVX512-BF16, AMX), else ``fp32``."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        # older cards emulate it, slower than fp32
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type == "cpu":
         has: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.8
         return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "fp32"

@@ -34,8 +34,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines, "CLIPS", {"train": 8, "test": 8})
     monkeypatch.setattr(pipelines, "PICTURES", {"train": 64, "test": 13})
     monkeypatch.setattr(pipelines, "keep_freed_memory", lambda: None)
-    for module in ("pictures.stream", "clips.stream", "clips.cache"):
-        monkeypatch.setattr(f"mae.data.{module}.default_workers", lambda: 1)
+    for name in ("pictures.stream.processors", "clips.stream.processors", "clips.cache.default_workers"):
+        monkeypatch.setattr(f"mae.data.{name}", lambda: 1)
 
 
 @pytest.mark.parametrize(
