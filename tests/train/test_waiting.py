@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -25,6 +25,7 @@ from mae.data.augment.compose import Compose
 from mae.data.augment.crops import CenterCrop, FixedSizeCrop, RandomResizedCrop
 from mae.data.augment.rand_augment import WholeFrameCrop, rand_augmented_crop
 from mae.data.source import Augment, Batch, Images, Splits, View, sent
+from mae.draws import Draws, Rows
 from mae.grid import Grid
 from mae.heads import fine_tuning
 from mae.heads.fine_tuning import FineTune
@@ -38,6 +39,7 @@ from mae.targets import ChannelNormalisedPixels, PatchNormalisedPixels
 from mae.train import loop
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
+from mae.train.parts import Parts, Step
 from mae.train.pretrain import pretrain
 
 CUDA = torch.device("cuda", 0)
@@ -70,10 +72,16 @@ class Watch(TorchDispatchMode):
         return result
 
 
-class OnDevice(Generator):
-    """A generator that says it lives on the device; without values it does not matter where it does."""
+class OnDevice(Draws):
+    """Draws that say they live on the device; without values it does not matter where they do."""
 
     device = CUDA  # type: ignore[assignment]
+
+    def __new__(cls, device: torch.device) -> OnDevice:
+        return super().__new__(cls)
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(torch.device("cpu"))
 
 
 class Watched:
@@ -98,24 +106,31 @@ class Watched:
             yield batch
 
 
-def unfaked(function: Callable[..., None]) -> Callable[..., None]:
-    """``function`` with real tensors, for what reads values once and before the first step."""
+def unfaked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` with real tensors, for what reads values that lie on the host."""
 
-    def real(*args: object) -> None:
+    def real(*args: object) -> Any:
         with unset_fake_temporarily():
-            function(*args)
+            return function(*args)
 
     return real
 
 
+def whole(parts: Parts, batch: Batch, asked: Tensor, seed: int) -> Step:
+    """A step of which all samples could be read; the numbers of those that could lie on the host."""
+    return Step(batch, Rows.all(len(asked)), 1, len(asked), seed)
+
+
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    monkeypatch.setattr(loop, "Generator", lambda device=None: OnDevice() if device else Generator())
+    monkeypatch.setattr(loop, "Draws", OnDevice)
     monkeypatch.setattr(loop, "_finite_mean", lambda *_: 0.0)  # the look once in a logged stretch
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(Tensor, "backward", lambda loss: None)  # the engine asks for a real card
     monkeypatch.setattr(nn.Module, "to", lambda module, device: module)  # modules are made where they are used
     monkeypatch.setattr(fine_tuning, "set_drop_path", unfaked(fine_tuning.set_drop_path))
+    monkeypatch.setattr(Parts, "_step", unfaked(whole))
+    monkeypatch.setattr(Rows, "between", lambda rows, start, stop: slice(start, stop))  # of all rows
     constants._held.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of autocast, that there is no card
