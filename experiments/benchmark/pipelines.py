@@ -201,7 +201,8 @@ def loading(recipe: Recipe, device: torch.device) -> Training:
 
 
 def _for_steps(recipe: Recipe, steps: int, source: Source) -> Recipe:
-    return replace(recipe, epochs=steps / recipe.steps_per_epoch(len(source)), schedule=1.0)
+    batch = min(recipe.batch_size, len(source))
+    return replace(recipe, batch_size=batch, epochs=steps / (len(source) // batch), schedule=1.0)
 
 
 def most_ahead(source: Source) -> int:
