@@ -36,6 +36,7 @@ def alone(name: str) -> Seen:
         "VideoMAE",
         "fine-tuning",
         "fine-tuning, mixed in 8 groups",
+        "fine-tuning on clips used twice",
         "linear probe",
         "linear probe, normalised in 4 groups",
         "linear probe on cached features",

@@ -15,6 +15,8 @@ from mae.data.augment.color import ColorJitter, Normalise
 from mae.data.augment.compose import Compose
 from mae.data.augment.crops import CenterCrop, RandomResizedCrop
 from mae.data.augment.rand_augment import rand_augmented_crop
+from mae.data.clips.sampling import Dense
+from mae.data.clips.source import DecodedClips
 from mae.data.source import Images, Splits, View
 from mae.grid import Grid
 from mae.heads import Head
@@ -94,7 +96,26 @@ def evaluation(head: Head, augmented: bool = True) -> Training:
     return train
 
 
-REGULARISED = {"drop_path": 0.3, "mixup": 0.8, "cutmix": 1.0, "erasing": 0.25, "dropout": 0.2, "label_smoothing": 0.1}
+def repeated(runtime: Runtime) -> dict[str, float]:
+    """Fine-tune on clips of which each is taken twice, from other frames, and mixed in four groups."""
+    frames = torch.randint(256, (64 * 8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clips = DecodedClips(frames, torch.arange(65) * 8, torch.arange(64) % 4, tuple("abcd"))
+    train = clips.taking(Dense(4, 1), repeats=2, seed=7)
+    test = clips.taking(Dense(4, 1), view=0)
+    splits = Splits(train, train, test, views=(View(test, (Compose((CenterCrop(16), NORMALISE)),)),))
+    augment = Compose((MultiScaleCrop(16, flip=True), NORMALISE))
+    seen = encoder(Grid.of(4, (16, 16), (2, 4, 4)), clips=True)
+    return FineTune(RECIPE, mix_draws=4, **REGULARISED)(seen, splits, augment, runtime)
+
+
+REGULARISED: dict[str, Any] = {
+    "drop_path": 0.3,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "erasing": 0.25,
+    "dropout": 0.2,
+    "label_smoothing": 0.1,
+}
 
 TRAININGS: dict[str, Training] = {
     "MAE": mae(Random(0.75)),
@@ -104,6 +125,7 @@ TRAININGS: dict[str, Training] = {
     "fine-tuning": evaluation(FineTune(RECIPE, **REGULARISED)),
     "fine-tuning, mixed in 8 groups": evaluation(FineTune(RECIPE, mix_draws=8, **REGULARISED)),
     "fine-tuning with averaged weights": evaluation(FineTune(RECIPE, ema=0.9, **REGULARISED)),
+    "fine-tuning on clips used twice": repeated,
     "linear probe": evaluation(LinearProbe(LARGE)),
     "linear probe, normalised in 4 groups": evaluation(LinearProbe(LARGE, norm_groups=4)),
     "linear probe on cached features": evaluation(LinearProbe(LARGE, cached=True), augmented=False),

@@ -14,11 +14,12 @@ from mae.data.files import stream
 from mae.data.files.listing import Listing
 from mae.data.files.stream import PARTS_AHEAD, READ_AHEAD, part_size, parts, streamed
 from mae.data.files.tally import Tally
+from mae.data.part import Part
 from mae.data.pictures.cache import decoded_pictures
 from mae.data.pictures.geometry import CentreView, RandomView
 from mae.data.pictures.lists import pictures_in
 from mae.data.pictures.stream import PictureReader, StreamedPictures
-from mae.data.source import Batch, generators
+from mae.data.source import Batch, generators, reading
 from mae.errors import DataError
 from mae.train.loop import order
 from tests.data.pictures.picture_writer import damage, draw
@@ -51,6 +52,18 @@ def test_random_views_do_not_depend_on_workers_and_replay_from_any_step(folder: 
     assert all(map(torch.equal, alone, views(2, 0)))
     assert all(map(torch.equal, alone[3:], views(0, 3)))
     assert not torch.equal(alone[0], views(0, 0, seed=4)[0])
+
+
+def test_some_places_of_a_batch_are_read_as_they_are_in_the_whole_of_it(folder: Path) -> None:
+    source = StreamedPictures(pictures_in(folder).train, RandomView((8, 8)), seed=3, workers=0)
+    steps = list(order(len(source), 6, 0, 0, 2))
+    for whole, some in zip(source.batches(steps, CPU), reading(source, range(2, 5)).batches(steps, CPU), strict=True):
+        assert torch.equal(whole.images[2:5], some.images)
+        assert torch.equal(whole.rows[2:5], some.rows)
+    half = Part(source, torch.arange(6))
+    (whole,), (some,) = (part.batches([torch.tensor([5, 0, 3, 1])], CPU) for part in (half, half.reading(slice(1, 3))))
+    assert torch.equal(whole.images[1:3], some.images)
+    assert some.rows.tolist() == [0, 3]
 
 
 def test_the_same_picture_is_seen_differently_in_the_next_epoch(folder: Path) -> None:
