@@ -53,7 +53,8 @@ def build(ablations: Sequence[Ablation], frame: pd.DataFrame, report_dir: Path, 
     ignored. Without `redraw`, the figures of a table that has not changed are left as they are: drawing takes most of
     the time. Returns the files written. Raises ValueError for a specification or measurement that cannot be shown.
     """
-    from reports.render.page import html, index_markdown, sections
+    from reports.render.html import page
+    from reports.render.page import index_markdown, parts_in
 
     written: list[Path] = []
     for ablation in ablations:
@@ -68,8 +69,8 @@ def build(ablations: Sequence[Ablation], frame: pd.DataFrame, report_dir: Path, 
     given = {ablation.name: ablation for ablation in ablations}
     known = [given[name] if name in given else load_ablation(name) for name in ablation_names()]
     own = [ablation for ablation in ablations if ablation.name not in ablation_names()]
-    parts = sections([*known, *own], report_dir)
-    written.append(write_atomically(report_dir / "index.html", html(parts)))
+    parts = parts_in([*known, *own], report_dir)
+    written.append(write_atomically(report_dir / "index.html", page(parts)))
     written.append(write_atomically(report_dir / "index.md", index_markdown(parts)))
     return written
 

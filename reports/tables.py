@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from reports.collect import scales_of, stem
+from reports.deviations import DEVIATION_COLUMNS, deviations
 from reports.files import write_atomically
+from reports.ledger import Entry, ledger
 from reports.verdicts.allocation import planned_looks
 from reports.verdicts.cells import cells, collapsed, summarise, unreadable
 from reports.verdicts.judge import UNDECIDED, judge_table, prior_of_claim
@@ -23,13 +26,15 @@ if TYPE_CHECKING:
 
 TABLE_COLUMNS = (
     "row", "metric", "paper", "mean", "std", "n", "ci_low", "ci_high", "scale", "verdict", "unreadable",
-    "collapsed",
+    "collapsed", "minutes", "pretraining", "seeds", "trainings", "runs",
 )  # fmt: skip
 CLAIM_COLUMNS = (
     "claim", "whose", "scale", "verdict", "corrected", "difference", "leans", "ci_low", "ci_high", "level", "n", "p",
     "test", "visible", "seeds", "minutes", "paper",
 )  # fmt: skip
-_TABLE_TEXT = ("row", "metric", "scale", "verdict")
+#: What the files beside a table end with.
+CLAIMS, DEVIATIONS = "_claims", "_deviations"
+_TABLE_TEXT = ("row", "metric", "scale", "verdict", "seeds", "trainings", "runs")
 _COUNTS = ("n", "unreadable", "collapsed")
 _CLAIM_TEXT = ("claim", "whose", "scale", "verdict", "corrected", "leans", "test", "paper")
 
@@ -38,19 +43,25 @@ def table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
     """Return one line per row and column of the published table, with the columns `TABLE_COLUMNS`.
 
     `metric` is the ablation's name of the column. A cell that was not run has n = 0 and an empty mean. `unreadable`
-    is the most items that a seed could not read, `collapsed` the number of seeds whose pre-training collapsed.
+    is the most items that a seed could not read, `collapsed` the number of seeds whose pre-training collapsed. The last
+    five are those of `reports.ledger.Entry`.
     """
     measured = cells(ablation, frame, scale, variant)
     lost, fallen = unreadable(ablation, frame, scale, variant), collapsed(ablation, frame, scale, variant)
+    behind = ledger(ablation, frame, measured, scale, variant)
+    values = {key: part["value"] for key, part in measured.groupby(["row", "metric"])}
     lines: list[tuple[object, ...]] = []
     for label, row in ablation.rows.items():
         for name in ablation.columns:
-            here = measured.loc[(measured["row"] == label) & (measured["metric"] == name), "value"]
-            found, published = summarise(here), row.paper.get(name)
+            found, published = summarise(values.get((label, name), ())), row.paper.get(name)
             verdict = value_verdict(scale, published, found, ablation.columns[name])
             interval = (found.ci_low, found.ci_high)
             numbers = (published, found.mean, found.std, found.n, *interval)
-            lines.append((label, name, *numbers, scale, verdict, lost.get((label, name), 0), fallen.get(label, 0)))
+            entry = behind.get((label, name), Entry())
+            lines.append((
+                label, name, *numbers, scale, verdict, lost.get((label, name), 0), fallen.get(label, 0),
+                entry.minutes, entry.pretraining, entry.seeds, entry.trainings, entry.runs,
+            ))  # fmt: skip
     return _typed(lines, TABLE_COLUMNS)
 
 
@@ -97,14 +108,23 @@ def all_scales(ablation: Ablation, frame: pd.DataFrame, variant: str = "") -> tu
 
 
 def write_tables(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant: str = "") -> list[Path]:
-    """Write the table as CSV, Markdown and LaTeX, its claims as CSV, into `folder`; return the four paths."""
+    """Write the table as CSV, JSON, HTML, Markdown and LaTeX into `folder`; return the paths.
+
+    Claims and deviations are CSV files of their own.
+    """
+    from reports.render.html import table_page
     from reports.render.markup import latex, markdown
+    from reports.render.part import Part
 
     values, claims = all_scales(ablation, frame, variant)
+    differs = pd.concat([deviations(ablation, scale, variant) for scale in scales_of(frame, ablation.name, variant)])
     name = stem(ablation.name, variant)
     texts = {
         f"{name}.csv": _csv(values),
-        f"{name}_claims.csv": _csv(claims),
+        f"{name}{CLAIMS}.csv": _csv(claims),
+        f"{name}{DEVIATIONS}.csv": _csv(differs),
+        f"{name}.json": _json(ablation, variant, {"cells": values, "claims": claims, "deviations": differs}),
+        f"{name}.html": table_page(Part(ablation, variant, values, claims, differs)),
         f"{name}.md": markdown(ablation, values, claims, variant),
         f"{name}.tex": latex(ablation, values, claims, variant),
     }
@@ -118,18 +138,19 @@ class ReportError(ValueError):
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table or claims file of `write_tables`, with labels such as `8` or `none` left as text.
+    """Read a CSV file of `write_tables`, with labels such as `8` or `none` left as text.
 
     ReportError when it has other columns: an earlier version wrote it.
     """
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    columns = CLAIM_COLUMNS if "claim" in frame.columns else TABLE_COLUMNS
+    ends = {CLAIMS: CLAIM_COLUMNS, DEVIATIONS: DEVIATION_COLUMNS}
+    columns = next((columns for end, columns in ends.items() if path.stem.endswith(end)), TABLE_COLUMNS)
     if tuple(frame.columns) != columns:
         raise ReportError(
             f"{path} was written by another version, with other columns; the runs are safe: delete {path.parent} and "
             f"run python reports/build.py"
         )
-    text = _CLAIM_TEXT if columns == CLAIM_COLUMNS else _TABLE_TEXT
+    text = _text(columns)
     lines = [
         [value if name in text else (value or None) for name, value in zip(columns, line, strict=True)]
         for line in frame.to_numpy(dtype=object)
@@ -138,10 +159,26 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _typed(lines: Sequence[Sequence[object]], columns: tuple[str, ...]) -> pd.DataFrame:
-    text = _CLAIM_TEXT if columns == CLAIM_COLUMNS else _TABLE_TEXT
+    text = _text(columns)
     types = {name: "str" if name in text else "int64" if name in _COUNTS else "float64" for name in columns}
     frame: pd.DataFrame = pd.DataFrame(list(lines), columns=list(columns)).astype(types)
     return frame
+
+
+def _text(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of the columns hold text."""
+    return {CLAIM_COLUMNS: _CLAIM_TEXT, DEVIATION_COLUMNS: DEVIATION_COLUMNS}.get(columns, _TABLE_TEXT)
+
+
+def _json(ablation: Ablation, variant: str, frames: Mapping[str, pd.DataFrame]) -> str:
+    """Everything of a table as one object; what is not known is null."""
+    found: dict[str, object] = {
+        "table": ablation.name, "variant": variant, "title": ablation.title, "question": ablation.question,
+        "paper": dict(ablation.paper), "default": ablation.default,
+    }  # fmt: skip
+    for name, frame in frames.items():
+        found[name] = json.loads(frame.to_json(orient="records", double_precision=6))
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
 def _csv(frame: pd.DataFrame) -> str:

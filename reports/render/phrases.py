@@ -135,9 +135,9 @@ def tally(claims: pd.DataFrame, scale: str) -> str:
 
 
 def number(value: float, *, published: bool = False) -> str:
-    """Return a number for a reader: one decimal or more, as printed, if published; two if measured."""
+    """Return a number for a reader: one decimal or more, as printed, if published; two if measured; else `none`."""
     if pd.isna(value):
-        return "–"
+        return "none"
     if published:
         return f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
     return f"{value:,.{_decimals(value)}f}"

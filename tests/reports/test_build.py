@@ -14,7 +14,8 @@ import pytest
 from experiments.ablation import ablation_names
 from reports import build as command
 from reports.collect import save_evidence, tidy
-from reports.render.page import html, index_markdown, sections
+from reports.render.html import page as html
+from reports.render.page import index_markdown, parts_in
 from reports.tables import write_tables
 
 VALUES = {("random 75", "finetune/top1"): [47.0, 49.0], ("block 75", "finetune/top1"): [43.0, 43.5]}
@@ -31,7 +32,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "link", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -72,15 +73,15 @@ def read(page: str) -> Tags:
 def test_page_is_escaped_self_contained_and_complete(tmp_path: Path, one_ablation: Any, make_frame: Any) -> None:
     written = command.build([one_ablation], make_frame(VALUES), tmp_path)
     assert all(path.exists() for path in written)
-    assert len(written) == 8
+    assert len(written) == 11
     page = (tmp_path / "index.html").read_text()
     tags = read(page)
-    assert "script" not in {tag for tag, _ in tags.seen}
+    assert [attrs for tag, attrs in tags.seen if tag == "script"] == [{}]  # the page's own
     assert "Masks <script>alert(1)</script> & more" in tags.text
     assert "a \"note\" with 'quotes' & <b>" in tags.text
     links = [value or "" for _, attrs in tags.seen for name, value in attrs.items() if name in ("src", "href")]
     assert links
-    assert all(link.startswith(("#", "data:image/svg+xml;base64,")) for link in links)
+    assert all(link.startswith(("#", "data:image/svg+xml;base64,", "data:,")) for link in links)
     assert not re.search(r"url\(|@import|https?://", page.split("<body>")[0])
     ids = {attrs["id"] for _, attrs in tags.seen if "id" in attrs}
     assert {link.removeprefix("#") for link in links if link.startswith("#")} <= ids
@@ -88,9 +89,10 @@ def test_page_is_escaped_self_contained_and_complete(tmp_path: Path, one_ablatio
         "Which patches should be dropped?",
         "Table 1f of arXiv 2111.06377v2",
         "48.00 ± 1.41 (2)",
-        "2 of 6, n = 2",
+        "2 of 6",
         "paper: 1 undecided, 1 not run",
-        "python experiments/run.py ablation=mask_sampling scale=desk",
+        "python experiments/run.py ablation=mask_sampling scale=desk seeds=2",
+        "python experiments/run.py ablation=mask_sampling scale=desk 'row=random 75' seeds=2",
     ):
         assert shown in tags.text, shown
     assert "reproduced" not in page + (tmp_path / "index.md").read_text()
@@ -103,9 +105,9 @@ def test_building_one_ablation_keeps_the_others_on_the_page(
 ) -> None:
     first, second = make_ablation("first", title="One"), make_ablation("second", title="Two")
     write_tables(first, make_frame({}), tmp_path / "tables")
-    assert [part.title() for part in sections([first, second], tmp_path)] == ["One"]
+    assert [part.title() for part in parts_in([first, second], tmp_path)] == ["One"]
     write_tables(second, make_frame({}), tmp_path / "tables")
-    page = html(sections([first, second], tmp_path))
+    page = html(parts_in([first, second], tmp_path))
     assert page.index(">One<") < page.index(">Two<")
 
 
@@ -132,7 +134,7 @@ def test_variant_has_its_own_section_and_command(tmp_path: Path, make_ablation: 
     ablation, variant = make_ablation(), "data=cifar10+evaluate-linear=long"
     for name in ("", variant):
         write_tables(ablation, make_frame(VALUES, variant=variant), tmp_path / "tables", name)
-    parts = sections([ablation], tmp_path)
+    parts = parts_in([ablation], tmp_path)
     assert [part.variant for part in parts] == ["", variant]
     assert parts[1].command("gpu").endswith("scale=gpu data=cifar10 evaluate/linear=long")
     assert "(data=cifar10+evaluate-linear=long)" in index_markdown(parts)
@@ -223,6 +225,6 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_ablation_that_was_never_measured_has_no_variant(tmp_path: Path, make_ablation: Any) -> None:
     write_tables(make_ablation(), tidy(), tmp_path / "tables")
-    (part,) = sections([make_ablation()], tmp_path)
+    (part,) = parts_in([make_ablation()], tmp_path)
     assert part.scales == ["desk"]
     assert part.svg is None

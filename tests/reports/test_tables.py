@@ -12,14 +12,16 @@ import pytest
 
 from experiments.claim_entry import ClaimEntry
 from experiments.command import answer
+from reports.render.html import page as html
 from reports.render.markup import escape_latex, escape_markdown
-from reports.render.page import html, index_markdown, sections
+from reports.render.page import index_markdown, parts_in
 from reports.render.phrases import duration, number, remarks, tally
 from reports.render.text import render_text
 from reports.tables import TABLE_COLUMNS, all_scales, claims_table, read_table, table, write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 HALF = {("random 75", "finetune/top1"): [47.0, 49.0], ("block 75", "finetune/top1"): [43.0]}
+ENDS = (".csv", "_claims.csv", "_deviations.csv", ".json", ".html", ".md", ".tex")
 CLAIMS = ("ft[random 75] > ft[block 75]", "lin[random 75] > lin[grid 75]")
 
 
@@ -65,7 +67,7 @@ def test_scales_are_stacked_and_read_back_with_their_labels_as_text(
     values = {("none", "finetune/top1"): [1.0, 2.0], ("8", "finetune/top1"): [3.0]}
     frame = pd.concat([make_frame(values, "paper"), make_frame(values)])
     paths = write_tables(ablation, frame, tmp_path)
-    assert [p.name for p in paths] == [f"mask_sampling{end}" for end in (".csv", "_claims.csv", ".md", ".tex")]
+    assert [p.name for p in paths] == [f"mask_sampling{end}" for end in ENDS]
     expected = all_scales(ablation, frame)
     for path, stacked in zip(paths[:2], expected, strict=True):
         pd.testing.assert_frame_equal(read_table(path), stacked, rtol=1e-5)
@@ -123,14 +125,14 @@ def test_columns_of_the_text_line_up(make_ablation: Any, make_frame: Any) -> Non
     head = next(line for line in lines if line.startswith("row"))
     second = head.index("paper", head.index("measured"))
     rows = [line for line in lines if line.startswith(("random 75", "block 75", "grid 75"))]
-    assert [line[second : second + 4] for line in rows] == ["73.5", "63.9", "–   "]
+    assert [line[second : second + 4] for line in rows] == ["73.5", "63.9", "none"]
     assert lines[lines.index(head) - 1].index("lin (%)") == second
 
 
 def test_markdown_and_latex_escape_what_a_label_may_hold(tmp_path: Path, make_ablation: Any, make_frame: Any) -> None:
     label = "[M] 50% & a_b | <i>*x*</i> $1 #2 {y} ~^\\"
     ablation = make_ablation(rows={label: {"ft": 84.9}}, claims=(f"ft[{label}] > 1",), question="5 < 6 & 7?")
-    _, _, markdown, latex = (path.read_text() for path in write_tables(ablation, make_frame({}), tmp_path))
+    *_, markdown, latex = (path.read_text() for path in write_tables(ablation, make_frame({}), tmp_path))
     assert escape_markdown(label) in markdown
     assert "<i>" not in markdown
     # A table line of Markdown: as many unescaped bars as the header has.
@@ -140,14 +142,14 @@ def test_markdown_and_latex_escape_what_a_label_may_hold(tmp_path: Path, make_ab
         r"{[}M{]} 50\% \& a\_b | \textless{}i\textgreater{}*x*\textless{}/i\textgreater{} "
         r"\$1 \#2 \{y\} \textasciitilde{}\textasciicircum{}\textbackslash{}"
     )
-    assert rf"\textbf{{{escape_latex(label)}}} & 84.9 & not run & --" in latex
+    assert rf"\textbf{{{escape_latex(label)}}} & 84.9 & not run & none" in latex
     assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 2  # the values, and the claims
 
 
 def test_numbers_are_shown_as_precisely_as_they_are_known() -> None:
     assert [number(x, published=True) for x in (84.0, 84.9, 3.25)] == ["84.0", "84.9", "3.25"]
     shown = [number(x) for x in (84.916, 15234.4, 0.0123, 0.0, float("nan"))]
-    assert shown == ["84.92", "15,234", "0.012", "0.00", "–"]
+    assert shown == ["84.92", "15,234", "0.012", "0.00", "none"]
     assert [duration(x) for x in (4.25, 59.7, 192, 3720)] == ["4.2 s", "1 min 0 s", "3 min 12 s", "1 h 2 min"]
 
 
@@ -184,7 +186,7 @@ def test_page_and_documents_carry_the_remarks(make_ablation: Any, make_frame: An
     ablation = make_ablation(inputs="clips")
     frame = make_frame(HALF | {("random 75", "finetune/unreadable"): [2.0, 3.0]})
     write_tables(ablation, frame, tmp_path / "tables")
-    (part,) = sections([ablation], tmp_path)
+    (part,) = parts_in([ablation], tmp_path)
     documents = [path.read_text() for path in (tmp_path / "tables").glob("*.[mt][de]*")]
     assert len(documents) == 2
     for document in [*documents, html([part]), index_markdown([part])]:
@@ -244,7 +246,7 @@ def test_an_undecided_claim_says_what_was_visible_and_what_more_seeds_cost(make_
 def test_every_rendering_shows_verdict_interval_and_source(make_ablation: Any, make_frame: Any, tmp_path: Path) -> None:
     ablation, frame = decided(make_ablation, make_frame)
     write_tables(ablation, frame, tmp_path / "tables")
-    (part,) = sections([ablation], tmp_path)
+    (part,) = parts_in([ablation], tmp_path)
     shown = [path.read_text() for path in sorted((tmp_path / "tables").glob("*.[mt][de]*"))]
     shown += [render_text(ablation, frame, "desk"), html([part]), index_markdown([part])]
     assert len(shown) == 5
