@@ -1,4 +1,4 @@
-"""Why a measured value may differ from the published one: where the recipe at a scale departs from the published one."""
+"""Why a measured value may differ from the published one: where the recipe departs from the published one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures: measured values with their interval, published values as open markers; PNG and SVG."""
+"""Figures: published and measured on one axis, the measured with their interval; PNG and SVG."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from reports.collect import scales_of, stem
 from reports.files import write_atomically
+from reports.render.comparable import Comparable, comparable
 from reports.render.phrases import place
 from reports.verdicts.cells import cells, summarise
 
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from experiments.ablation import Ablation, Column
+    from experiments.ablation import Ablation
 
-PUBLISHED = "published"
-_MARKERS = "osD^vPX"
+PUBLISHED, MEASURED = "published", "measured, mean and 95% interval over seeds"
+# colour-blind safe: blue and filled against black and open
+_MEASURED = "#0072b2"
+_OPEN: dict[str, Any] = {
+    "marker": "D", "color": "black", "markerfacecolor": "white", "markeredgewidth": 1.5, "markersize": 7, "zorder": 4,
+}  # fmt: skip
 _PANEL = (5.4, 4.0)  # inches
 
 
@@ -43,65 +48,50 @@ def write_figure(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant:
 
 
 def draw(ablation: Ablation, frame: pd.DataFrame, scales: list[str], variant: str = "") -> Figure:
-    """Return the figure: per scale one panel for each column (lines) or for each unit (bars).
-
-    The published points stand on the axis of the measured values at the scale `paper`, on a second one
-    elsewhere.
-    """
+    """Return the figure: per scale one panel for each column, with the published points on the axis of the measured."""
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    panels = _panels(ablation)
+    if ablation.figure.kind not in _PAINT:
+        raise ValueError(
+            f"Ablation {ablation.name} asks for the figure {ablation.figure.kind!r}; known: 'lines', 'bars'."
+        )
+    paint, height = _PAINT[ablation.figure.kind], _PANEL[1]
+    if ablation.figure.kind == "bars":
+        height = max(2.4, 0.45 * len(ablation.rows) + 1.6)
     # A bare Figure carries its own canvas: no window, and no change to the backend of a caller.
     with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
-        figure = Figure(figsize=(_PANEL[0] * len(panels), _PANEL[1] * len(scales) + 0.4), layout="constrained")
-        grid = figure.subplots(len(scales), len(panels), squeeze=False)
+        size = (_PANEL[0] * len(ablation.columns), height * len(scales) + 0.4)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(len(scales), len(ablation.columns), squeeze=False)
         for scale, axes in zip(scales, grid, strict=True):
             measured = cells(ablation, frame, scale, variant)
-            for names, ax in zip(panels, axes, strict=True):
-                here = measured[measured["metric"].isin(names)]
-                paint = _lines if ablation.figure.kind == "lines" else _bars
-                paint(ablation, here, names, ax, scale)
+            for name, ax in zip(ablation.columns, axes, strict=True):
+                found = comparable(ablation, measured, name, scale)
+                paint(ablation, found, ax)
+                ax.set_title(f"scale={scale}")
+                _finish(ax, found)
         title = ablation.title + (f" ({variant})" if variant else "")
         figure.suptitle(f"{title}: {place(ablation)}")
     return figure
 
 
-def _panels(ablation: Ablation) -> list[list[str]]:
-    kind = ablation.figure.kind
-    if kind == "lines":
-        return [[name] for name in ablation.columns]
-    if kind != "bars":
-        raise ValueError(f"Ablation {ablation.name} asks for the figure {kind!r}; known: 'lines', 'bars'.")
-    units = dict.fromkeys(column.unit for column in ablation.columns.values())
-    return [[name for name, column in ablation.columns.items() if column.unit == unit] for unit in units]
-
-
-def _lines(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axes, scale: str) -> None:
+def _lines(ablation: Ablation, found: Comparable, ax: Axes) -> None:
+    """Draw a column over the row labels as numbers, with the interval as a band."""
     import seaborn as sns
 
-    name = names[0]
-    column = ablation.columns[name]
     position = _positions(ablation)
-    colour = sns.color_palette("colorblind")[list(ablation.columns).index(name) % 10]
-    if len(measured):
-        data = measured.assign(x=measured["row"].map(position))
+    if len(found.measured):
+        data = found.measured.assign(x=found.measured["row"].map(position))
         sns.lineplot(
-            data, x="x", y="value", ax=ax, color=colour, marker="o", markersize=7, errorbar=_interval,
-            err_style="bars", err_kws={"capsize": 3}, label="measured, mean and 95% interval over seeds",
-            legend=False,
+            data, x="x", y="value", ax=ax, color=_MEASURED, marker="o", markersize=7, errorbar=_interval,
+            err_style="band", label=MEASURED, legend=False,
         )  # fmt: skip
-    other = _published_axis(ax, scale)
-    points = [(x, ablation.rows[row].paper.get(name)) for row, x in position.items()]
-    known = sorted((x, value) for x, value in points if value is not None)
+    known = sorted((position[row], value) for row, value in found.published.items())
     if known:
-        other.plot(
-            *zip(*known, strict=True),
-            **_open_marker("o", colour),
-            linestyle=":",
-            linewidth=1,
-            label=PUBLISHED,
-        )
+        ax.plot(*zip(*known, strict=True), **_OPEN, linestyle=":", linewidth=1, label=PUBLISHED)
+    if found.zero is not None:
+        ax.axhline(found.zero, color="0.4", linewidth=1, zorder=1)
     if ablation.figure.log:
         ax.set_xscale("log")
     ticks = sorted(position.values())
@@ -110,70 +100,40 @@ def _lines(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axe
         ax.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         if len(ticks) > 8:
             ax.tick_params(axis="x", rotation=45)  # else neighbours touch
-    _finish(ax, other, [column], scale, measured.empty, ablation.figure.xlabel or "row")
+    ax.set(xlabel=ablation.figure.xlabel or "row", ylabel=found.axis)
 
 
-def _bars(ablation: Ablation, measured: pd.DataFrame, names: list[str], ax: Axes, scale: str) -> None:
+def _bars(ablation: Ablation, found: Comparable, ax: Axes) -> None:
+    """Draw a column as a point for each row, from the top, with its interval."""
     import seaborn as sns
 
     rows = list(ablation.rows)
-    columns = [ablation.columns[name] for name in names]
-    palette = sns.color_palette("colorblind")
-    colours = {name: palette[list(ablation.columns).index(name) % 10] for name in names}
-    if len(measured):
-        sns.barplot(
-            measured, x="row", y="value", hue="metric", order=rows, hue_order=names, palette=colours, ax=ax,
-            errorbar=_interval, capsize=0.15, err_kws={"linewidth": 1.2, "color": "0.2"}, legend=False,
-            alpha=0.75, dodge=True,
+    if len(found.measured):
+        sns.pointplot(
+            found.measured, x="value", y="row", order=rows, ax=ax, color=_MEASURED, errorbar=_interval, capsize=0.2,
+            linestyle="none", markers="o", err_kws={"linewidth": 1.5}, label=MEASURED, legend=False,
         )  # fmt: skip
-        for container, column in zip(ax.containers, columns, strict=False):
-            container.set_label(f"{column.label}, measured, 95% interval over seeds")
-    other = _published_axis(ax, scale)
-    width = 0.8 / len(names)  # seaborn shares 0.8 of the distance of two rows among the bars of a row
-    for k, (name, column) in enumerate(zip(names, columns, strict=True)):
-        values = {i: ablation.rows[row].paper.get(name) for i, row in enumerate(rows)}
-        known = {i - 0.4 + width * (k + 0.5): value for i, value in values.items() if value is not None}
-        style = _open_marker(_MARKERS[k % len(_MARKERS)], "black")
-        if known:
-            other.plot(list(known), list(known.values()), **style, linestyle="", label=f"{column.label}, {PUBLISHED}")
-    ax.set_xticks(range(len(rows)), [textwrap.fill(row, 14) for row in rows])
-    if len(rows) > 4:
-        ax.tick_params(axis="x", labelsize="small", rotation=25)
-    ax.set_xlim(-0.6, len(rows) - 0.4)
-    _finish(ax, other, columns, scale, measured.empty, ablation.figure.xlabel)
+    known = [(value, rows.index(row)) for row, value in found.published.items()]
+    if known:
+        ax.plot(*zip(*known, strict=True), **_OPEN, linestyle="", label=PUBLISHED)
+    if found.zero is not None:
+        ax.axvline(found.zero, color="0.4", linewidth=1, zorder=1)
+    ax.set_yticks(range(len(rows)), [textwrap.fill(row, 24) for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set(xlabel=found.axis, ylabel=ablation.figure.xlabel)
 
 
-def _finish(ax: Axes, other: Axes, columns: list[Column], scale: str, empty: bool, xlabel: str) -> None:
-    what = f"{columns[0].label}, measured" if len(columns) == 1 else "measured"
-    ax.set(xlabel=xlabel, ylabel=f"{what} ({columns[0].unit})", title=f"scale={scale}")
-    if empty:
-        ax.set_yticks([])
+def _finish(ax: Axes, found: Comparable) -> None:
+    if found.measured.empty:
         where: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "center", "zorder": 5}
         ax.text(0.5, 0.5, "not run yet", fontsize="x-large", color="0.35", **where)
-    if other is not ax and not other.has_data():
-        other.remove()  # nothing is published here
-    handles: list[Any] = []
-    below = -0.3 if any(label.get_rotation() for label in ax.get_xticklabels()) else -0.2
-    for axes in dict.fromkeys((ax, other)):
-        handles += axes.get_legend_handles_labels()[0]
+    handles = ax.get_legend_handles_labels()[0]
     if handles:
-        ax.legend(handles=handles, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, below))
+        ax.legend(handles=handles, fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
 
 
-def _published_axis(ax: Axes, scale: str) -> Axes:
-    if scale == "paper":
-        return ax
-    other = ax.twinx()
-    other.set_ylabel("paper", color="0.35")
-    other.tick_params(axis="y", colors="0.35")
-    other.grid(False)
-    other.margins(y=0.15)
-    return other
-
-
-def _open_marker(marker: str, colour: object) -> dict[str, Any]:
-    style = {"markerfacecolor": "white", "markeredgecolor": colour, "markersize": 7, "markeredgewidth": 1.5}
-    return {"marker": marker, "color": colour, "zorder": 4, **style}
+#: What draws each kind of figure.
+_PAINT = {"lines": _lines, "bars": _bars}
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:

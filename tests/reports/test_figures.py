@@ -8,29 +8,58 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.render.figures import draw, write_figure
+from reports.render.comparable import comparable
+from reports.render.figures import MEASURED, PUBLISHED, draw, write_figure
+from reports.verdicts.cells import cells
 
 ROWS = {"0.5": {"ft": 79.1}, "1": {"ft": 81.0}, "4": {"ft": None}}
 LINES = {"columns": {"ft": {"metric": "finetune/top1"}}, "rows": ROWS, "figure": {"kind": "lines"}}
 
 
-def test_published_points_are_open_and_on_their_own_axis_off_paper_scale(make_ablation: Any, make_frame: Any) -> None:
+def test_off_paper_scale_both_are_differences_to_the_default_row_on_one_axis(
+    make_ablation: Any, make_frame: Any
+) -> None:
     frame = make_frame({("0.5", "finetune/top1"): [40.0, 42.0], ("1", "finetune/top1"): [44.0, 45.0]})
     figure = draw(make_ablation(**LINES), frame, ["desk"])
-    measured, published = figure.axes
-    (points,) = published.lines
-    x, y = np.asarray(points.get_xdata()), np.asarray(points.get_ydata())
-    assert published.get_ylabel() == "paper"
-    assert points.get_markerfacecolor() == "white"
-    assert x.tolist() == [0.5, 1.0]
-    assert y.tolist() == [79.1, 81.0]
-    assert measured.lines[0].get_ydata() == pytest.approx([41.0, 44.5])
-    assert "scale=desk" in measured.get_title()
+    (ax,) = figure.axes
+    lines = {line.get_label(): line for line in ax.lines}
+    published = lines[PUBLISHED]
+    assert published.get_markerfacecolor() == "white"
+    assert np.asarray(published.get_xdata()).tolist() == [0.5, 1.0]
+    assert np.asarray(published.get_ydata()) == pytest.approx([0.0, 81.0 - 79.1])
+    assert np.asarray(lines[MEASURED].get_ydata()) == pytest.approx([0.0, 3.5])  # paired by seed: 4 and 3
+    assert "scale=desk" in ax.get_title()
+    assert "difference to 0.5 (points)" in ax.get_ylabel()
 
 
-def test_at_paper_scale_both_share_one_axis(make_ablation: Any, make_frame: Any) -> None:
+def test_at_paper_scale_both_are_the_values(make_ablation: Any, make_frame: Any) -> None:
     frame = make_frame({("1", "finetune/top1"): [81.0, 81.1]}, "paper")
-    assert len(draw(make_ablation(**LINES), frame, ["paper"]).axes) == 1
+    (ax,) = draw(make_ablation(**LINES), frame, ["paper"]).axes
+    lines = {line.get_label(): np.asarray(line.get_ydata()) for line in ax.lines}
+    assert lines[PUBLISHED] == pytest.approx([79.1, 81.0])
+    assert lines[MEASURED] == pytest.approx([81.05])
+
+
+def test_hours_are_ratios_to_the_default_row_quotients_stay_and_without_a_default_row_ranks_are_drawn(
+    make_ablation: Any, make_frame: Any
+) -> None:
+    columns = {
+        "ft": {"metric": "finetune/top1"},
+        "hours": {"metric": "pretrain/hours", "unit": "h"},
+        "cost": {"metric": "pretrain/hours", "unit": "x", "relative_to": "b"},
+    }
+    rows = {"a": {"hours": 10.0, "ft": 84.0}, "b": {"hours": 5.0, "ft": 85.0}}
+    values = {("a", "pretrain/hours"): [0.4], ("b", "pretrain/hours"): [0.1]}
+    values |= {("a", "finetune/top1"): [51.0], ("b", "finetune/top1"): [40.0]}
+    table, frame = make_ablation(columns=columns, rows=rows), make_frame(values)
+    measured = cells(table, frame, "desk")
+    hours, cost = (comparable(table, measured, name, "desk") for name in ("hours", "cost"))
+    assert hours.published == {"a": 1.0, "b": 0.5}
+    assert dict(zip(hours.measured["row"], hours.measured["value"], strict=True)) == {"a": 1.0, "b": 0.25}
+    assert dict(zip(cost.measured["row"], cost.measured["value"], strict=True)) == {"a": 4.0, "b": 1.0}
+    ranks = comparable(make_ablation(columns=columns, rows=rows, default=None), measured, "ft", "desk")
+    assert ranks.published == {"a": 1.0, "b": 2.0}
+    assert dict(zip(ranks.measured["row"], ranks.measured["value"], strict=True)) == {"a": 2.0, "b": 1.0}
 
 
 @pytest.mark.parametrize("kind", ["lines", "bars"])
@@ -39,26 +68,19 @@ def test_no_run_at_all_says_so_and_still_shows_the_published_points(
 ) -> None:
     figure = draw(make_ablation(**(LINES | {"figure": {"kind": kind}})), make_frame({}), ["desk"])
     assert [text.get_text() for text in figure.axes[0].texts] == ["not run yet"]
-    assert len(figure.axes[1].lines) == 1
+    assert {line.get_label() for line in figure.axes[0].lines} >= {PUBLISHED}
 
 
-def test_bars_of_one_unit_share_a_panel_and_markers_stand_on_their_bars(make_ablation: Any, make_frame: Any) -> None:
-    columns = {
-        "ft": {"metric": "finetune/top1"},
-        "lin": {"metric": "linear/top1"},
-        "cost": {"metric": "pretrain/seconds", "unit": "x", "relative_to": "block 75"},
-    }
-    values = {
-        (row, metric): [1.0, 2.0] for row in ("block 75", "grid 75") for metric in ("finetune/top1", "linear/top1")
-    }
-    figure = draw(make_ablation(columns=columns), make_frame(values), ["desk"])
-    percent, cost, published = figure.axes  # of the cost nothing is published, so it has no second axis
-    patches: list[Any] = list(percent.patches)
-    bars = {round(bar.get_x() + bar.get_width() / 2, 6) for bar in patches if bar.get_height() > 0}
-    marks = {x for line in published.lines for x in np.asarray(line.get_xdata()).round(6).tolist()}
-    assert len(bars) == 4
-    assert {0.8, 1.2, 1.8} <= bars & marks  # lin of the last row is not published
-    assert [text.get_text() for text in cost.texts] == ["not run yet"]
+def test_markers_of_a_row_stand_on_its_line(make_ablation: Any, make_frame: Any) -> None:
+    values = {(row, "finetune/top1"): [value, value + 1] for row, value in (("random 75", 3.0), ("grid 75", 5.0))}
+    figure = draw(make_ablation(), make_frame(values), ["desk"])
+    ft, lin = figure.axes
+    published = next(line for line in ft.lines if line.get_label() == PUBLISHED)
+    assert np.asarray(published.get_ydata()).tolist() == [0, 1, 2]
+    assert [label.get_text() for label in ft.get_yticklabels()] == ["random 75", "block 75", "grid 75"]
+    placed = {(round(x, 3), y) for line in ft.lines for x, y in np.asarray(line.get_xydata()).tolist()}
+    assert {(0.0, 0), (2.0, 2)} <= placed
+    assert [text.get_text() for text in lin.texts] == ["not run yet"]
 
 
 def test_files_do_not_change_when_the_measurements_do_not(tmp_path: Path, make_ablation: Any, make_frame: Any) -> None:
