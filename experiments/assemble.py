@@ -99,9 +99,9 @@ def shifts_of(data: Data) -> dict[str, Shift]:
 class Look:
     """How a stage looks at its ``data``, which a user sets under ``key``.
 
-    ``side`` is what it trains on (``pretrain`` or ``train``), ``tested`` what it tests on (``test`` or ``val``),
-    ``augment`` what it does to training samples. Of clips, frames are
-    taken by ``sampling``, each clip that is read is used ``repeats`` times, and a test averages over ``views``.
+    ``side`` is what it trains on (``pretrain`` or ``train``), ``tested`` what it tests on (``test`` or ``val``, or
+    ``pretrain`` where there is nothing else), ``augment`` what it does to training samples. Of clips, frames are taken
+    by ``sampling``, each clip that is read is used ``repeats`` times, and a test averages over ``views``.
     """
 
     data: Data
@@ -146,8 +146,8 @@ def assembled(look: Look, seed: int, cache: Path, device: torch.device = CPU) ->
 
 def _held_out(look: Look, splits: Splits) -> Source:
     """What is tested on; DataError where a data set keeps nothing for validation."""
-    if look.tested == "test":
-        return splits.test
+    if look.tested != "val":
+        return splits.pretrain if look.tested == "pretrain" else splits.test
     if splits.val is None:
         raise DataError(
             f"the data keeps nothing for validation, and what is chosen is not chosen on the test set; set "

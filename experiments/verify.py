@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,11 +106,11 @@ def by_source(jobs: Iterable[Job]) -> dict[str, list[Stage]]:
 
 
 def look(stages: Sequence[Stage], workers: int | None) -> VerifyReport:
-    """What is wrong with the files of the one data set that ``stages`` read."""
+    """What is wrong with the files of the one data set that ``stages`` read, which do not refuse it as a whole."""
     source = stages[0].data_set()
     assert isinstance(source, FileSet)
     sides = source.sides()
-    listings = {split: side for split, side in sides._asdict().items() if side is not None}
+    listings = {split: side for split, side in sides._asdict().items() if side}
     entries = tuple(
         Entry(split, side.classes[label] if label >= 0 else "", name)
         for split, side in listings.items()
@@ -119,9 +119,11 @@ def look(stages: Sequence[Stage], workers: int | None) -> VerifyReport:
     found = Catalogue(sides.train.root, entries, {split: side.classes for split, side in listings.items()})
     progress = sys.stderr.isatty()
     if isinstance(source, ClipSet):
-        return verify_clips(found, least=max(map(frames_taken, stages)), workers=workers, progress=progress)
-    assert isinstance(source, PictureFolder)
-    return verify(found, workers=workers, progress=progress, max_pixels=source.max_pixels)
+        report = verify_clips(found, least=max(map(frames_taken, stages)), workers=workers, progress=progress)
+    else:
+        assert isinstance(source, PictureFolder)
+        report = verify(found, workers=workers, progress=progress, max_pixels=source.max_pixels, white=source.white)
+    return replace(report, refused=())
 
 
 def frames_taken(stage: Stage) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.assemble import assembled, augment_of, make, method_of
+from experiments.assemble import Look, assembled, augment_of, make, method_of
 from experiments.spec import PRETRAIN, Data, Section
 from experiments.stages.sketch import bytes_of, meta_method, recipe_of, shapes_of
 from experiments.stages.stage import Outcome, Stage, unreadable
@@ -55,6 +55,10 @@ class Pretraining(Stage):
         if self.data.sampling is None:
             return None
         return meta_method(shapes_of(self.spec)).sampling(make(self.data.sampling))
+
+    def look(self) -> Look:
+        """Its pictures are drawn of what is tested on, or of what it trains on where the data has no other."""
+        return replace(super().look(), tested=PRETRAIN if self.alone else "test")
 
     def reads(self) -> dict[str, Any]:
         tree = self.spec.tree

@@ -10,9 +10,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from experiments.assemble import Look
+from experiments.assemble import Look, augment_of
 from experiments.identity import named, names
 from experiments.remember import fingerprint
 from experiments.spec import PRETRAIN, SUPERVISED, Data, Section, Spec
@@ -20,6 +21,7 @@ from experiments.stages.sketch import data_set_of, holding_of, source_identity
 from mae import NUMERICS
 from mae.data.clips.sampling import Sampling
 from mae.data.clips.sets import ClipSet
+from mae.data.files.folders import check_tested
 from mae.data.source import DataSet, Holding, Source, Use
 from mae.footprint import Footprint
 from mae.train.loop import Runtime
@@ -137,6 +139,12 @@ class Stage(ABC):
         """The data set that it reads, before anything of it is loaded."""
         return data_set_of(json.dumps(self.data.source, sort_keys=True))
 
+    @property
+    def alone(self) -> bool:
+        """Whether it pre-trains on data that holds nothing to test on, which no evaluation can follow."""
+        held = holding_of(json.dumps(self.data.source, sort_keys=True))
+        return self.side == PRETRAIN and held is not None and not held.sizes.get("test", 1)
+
     def _check_samples(self) -> None:
         """The data has what the spec asks for, as far as no file is opened to find out."""
         data, held = self.data, holding_of(json.dumps(self.data.source, sort_keys=True))
@@ -153,6 +161,10 @@ class Stage(ABC):
                     f"{key}.size={size} is not what the model sees, {self.key}.input_size={list(data.input_size)}: "
                     f"set that, which both follow"
                 )
+        if data.channels != 3:  # what changes colours refuses others, which a blank sample tells
+            frames = () if self.sampling() is None else (data.frames,)
+            blank = torch.zeros(1, data.channels, *frames, *data.input_size, dtype=torch.uint8)
+            augment_of(self.augment, data)(blank, torch.Generator())
         if held is not None:
             self._check_held(held)
         if self.recipe is not None and self.recipe.batch_size > data.samples[self.side]:
@@ -162,9 +174,17 @@ class Stage(ABC):
             )
 
     def _check_held(self, held: Holding) -> None:
-        """A data set holds what the spec asks for."""
+        """A data set holds what the spec asks for; one with nothing to test on is asked for what it pre-trains on."""
         data, found = self.data, self.data_set()
-        for side in ("train", "test"):
+        if self.side != PRETRAIN:
+            if not held.classes:
+                raise ValueError(
+                    f"{held.where} has no labels, which {self.name} trains on: add them, in a list as a column, or "
+                    f"pre-train alone (ablation=pretraining, of clips video_pretraining)"
+                )
+            check_tested(held.sizes.get("test", 1), held.where)
+        asked = {PRETRAIN: data.samples[PRETRAIN]} if self.alone else data.samples
+        for side in ("train",) if self.alone else ("train", "test"):
             if isinstance(found, ClipSet) and getattr(found, side) != held.sizes[side]:
                 raise ValueError(
                     f"{held.where} has {held.sizes[side]} clips for {side}, the spec says {getattr(found, side)}: "
@@ -172,16 +192,12 @@ class Stage(ABC):
                 )
         wrong = [
             f"{self.key}.samples.{side} from 1 to {held.sizes[side]}"
-            for side, count in data.samples.items()
+            for side, count in asked.items()
             if side in held.sizes and not 1 <= count <= held.sizes[side]
         ]
         if wrong:
             raise ValueError(f"{held.where} has not as many samples as are asked for: choose {', '.join(wrong)}")
-        if not held.classes and self.side != PRETRAIN:
-            raise ValueError(
-                f"{held.where} has no labels, which {self.name} trains on: add them, in a list as a column"
-            )
-        if held.classes and data.classes != held.classes:  # samples for pre-training may have none
+        if held.classes and data.classes != held.classes and not self.alone:
             raise ValueError(
                 f"{held.where} has {held.classes} classes, the spec says {data.classes}: "
                 f"set {self.key}.classes={held.classes}"

@@ -99,7 +99,7 @@ def remarks(ablation: Ablation, values: pd.DataFrame, scale: str, variant: str =
 
 def headings(ablation: Ablation) -> list[str]:
     """Return the heading of each column, which spans its published and its measured values."""
-    return [f"{column.label} ({column.unit})" for column in ablation.columns.values()]
+    return [f"{column.label} ({column.unit})" if column.unit else column.label for column in ablation.columns.values()]
 
 
 def table_lines(ablation: Ablation, values: pd.DataFrame, scale: str) -> list[Line]:

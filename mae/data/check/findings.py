@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from mae.data.files.folders import Catalogue, Entry, sides_of
+from mae.data.files.folders import Catalogue, Entry, check_tested, sides_of
 from mae.data.files.listing import printable
 from mae.disk import write_text
 from mae.errors import DataError
@@ -127,10 +127,12 @@ def refusal(found: Catalogue, shares: Shares) -> tuple[str, ...]:
     """Why a run refuses a set as a whole, in its own words; missing classes and sides are found besides."""
     try:
         sides = sides_of(found, val_share=shares.val, test_share=shares.test)
+        if not sides.train.classes:
+            words = "which every evaluation trains on; add them, or pre-train alone: ablation=pretraining"
+            return (f"{found.root} has no labels, {words}",)
+        check_tested(len(sides.test), found.root)
     except DataError as error:
         return (str(error),)
-    if not sides.train.classes:
-        return (f"{found.root} has no labels, which every evaluation trains on; add them",)
     return ()
 
 

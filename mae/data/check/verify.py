@@ -23,7 +23,7 @@ from mae.data.files.folders import Catalogue, Entry
 from mae.data.files.listing import Listing, printable
 from mae.data.files.workers import default_workers, in_processes
 from mae.data.pictures.decode import MAX_PIXELS, Decoding, channels_of, read_picture, reason
-from mae.data.pictures.depth import white_of
+from mae.data.pictures.depth import check_white, white_of
 from mae.data.pictures.lists import catalogue
 
 CHUNK = 256
@@ -36,11 +36,12 @@ def verify(
     progress: bool = False,
     shares: Shares = Shares(),  # noqa: B008, it is immutable
     max_pixels: int = MAX_PIXELS,
+    white: int | None = None,
 ) -> VerifyReport:
     """Read every picture of a folder, of a list file, or of what was read from one, as a run reads it.
 
-    ``shares`` and ``max_pixels`` are those that the run is given. Raises DataError when ``source`` is neither a folder
-    nor a list, RuntimeError when a process is killed.
+    ``shares``, ``max_pixels`` and ``white`` are those that the run is given. Raises DataError when ``source`` is
+    neither a folder nor a list, RuntimeError when a process is killed.
     """
     found = _as_catalogue(source)
     root = found.folder
@@ -50,7 +51,9 @@ def verify(
     chunks = [names[first : first + CHUNK] for first in range(0, len(names), CHUNK)]
     seen: dict[str, Seen] = {}
     refused = () if isinstance(source, Listing) else refusal(found, shares)
-    decoding = Decoding(3, white_of(Listing(root, tuple(names), (), ())), max_pixels)
+    if white is None:
+        white = white_of(Listing(root, tuple(names), (), ()))
+    decoding = Decoding(3, white, max_pixels)
     with tqdm(total=len(names), unit="file", desc="verifying", disable=not progress) as bar:
         for chunk, results in zip(chunks, in_processes(_look, (root, decoding), chunks, workers), strict=True):
             seen.update(zip(chunk, results, strict=True))
@@ -113,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--val-share", metavar="X", type=float, default=0.0, help="data.source.val_share of the run")
     parser.add_argument("--test-share", metavar="X", type=float, default=0.0, help="data.source.test_share of the run")
     parser.add_argument("--max-pixels", metavar="N", type=int, default=MAX_PIXELS, help="data.source.max_pixels")
+    parser.add_argument("--white", metavar="N", type=int, default=None, help="data.source.white of the run")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="Something-Something's labels, for JSON lists")
     parser.add_argument("--report", metavar="FILE.json", type=Path, help="write all findings here")
     parser.add_argument("--workers", metavar="N", type=int, default=None, help="processes, 0 for none")
@@ -133,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _pictures(options: argparse.Namespace) -> VerifyReport:
     if len(options.list) > 1:
         raise ValueError(f"--list is given {len(options.list)} times; pictures take one, with a column split.")
+    if options.white is not None:
+        check_white(options.white, "--white")
     found = _listed(options.list[0], options.path) if options.list else catalogue(options.path)
     shares = Shares(options.val_share, options.test_share)
     return verify(
@@ -141,6 +147,7 @@ def _pictures(options: argparse.Namespace) -> VerifyReport:
         progress=sys.stderr.isatty(),
         shares=shares,
         max_pixels=options.max_pixels,
+        white=options.white,
     )
 
 

@@ -53,7 +53,7 @@ def verify_clips(
     return replace(
         report_of(found, seen),
         refused=refusal(found, shares),
-        channels={},  # every clip is decoded to three
+        channels={},  # every clip is decoded to those asked for
         frames=dict(Counter(whole.values()).most_common()),
         readers=dict(Counter(result.reader for result in seen.values() if not result.failure).most_common()),
         short=tuple(

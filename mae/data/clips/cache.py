@@ -24,23 +24,24 @@ def decoded_clips(
     cache: Path,
     *,
     size: tuple[int, int],
+    channels: int = 3,
     workers: int | None = None,
     max_failed: float = MAX_FAILED,
     limit: float = LIMIT,
 ) -> DecodedClips:
-    """All frames of all clips, each scaled to cover ``size = (h, w)`` and centre cropped.
+    """All frames of all clips, of 1 or 3 ``channels``, each scaled to cover ``size = (h, w)`` and centre cropped.
 
-    The file is kept under ``cache`` by the stamp of the set and the size, as ``decoded_once`` says. Other labels for
-    the same files do not decode them again. An unusable clip is left out, named in ``report``. ``workers`` decode at a
-    time. Raises DataError when more than the share ``max_failed`` is unusable, or the disk is full.
+    The file is kept under ``cache`` by the stamp of the set, the size and the channels, as ``decoded_once`` says. Other
+    labels for the same files do not decode them again. An unusable clip is left out, named in ``report``. ``workers``
+    decode at a time. Raises DataError when more than the share ``max_failed`` is unusable, or the disk is full.
     """
     if min(size) < 1 or not len(listing):
         raise DataError(f"{listing.root}: {len(listing)} clips at size={size}; give clips, and at least one pixel.")
     found = decoded_once(
-        cache / f"clips-v{VERSION}-{listing.stamp()}-{size[0]}x{size[1]}.bin",
+        cache / f"clips-v{VERSION}-{listing.stamp()}-{size[0]}x{size[1]}{'' if channels == 3 else f'-c{channels}'}.bin",
         listing.names,
-        _Decoder(listing, size, limit, workers or default_workers()),
-        (3, *size),
+        _Decoder(listing, size, channels, limit, workers or default_workers()),
+        (channels, *size),
         unit="clip",
         max_failed=max_failed,
     )
@@ -61,6 +62,7 @@ class _Decoder:
 
     listing: Listing
     size: tuple[int, int]
+    channels: int
     limit: float
     workers: int
 
@@ -71,6 +73,6 @@ class _Decoder:
     def _read(self, row: int) -> Item | str:
         try:
             video = Video(self.listing.path(row), limit=self.limit)
-            return Item(video.read(range(video.frames), size=self.size))
+            return Item(video.read(range(video.frames), size=self.size, channels=self.channels))
         except DataError as error:
             return str(error)

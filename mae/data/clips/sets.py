@@ -36,9 +36,12 @@ class ClipSet(FileSet):
     def __post_init__(self) -> None:
         if (self.size is None) == (self.short_side is None):
             raise DataError(f"size={self.size}, short_side={self.short_side}: give one of the two.")
+        if self.channels not in (1, 3):
+            raise DataError(f"channels={self.channels}: clips are decoded to 3 channels, or to 1, which is grey.")
 
     def shape(self) -> dict[str, object]:
-        return {"size": list(self.size)} if self.size is not None else {"short_side": self.short_side}
+        grey = {} if self.channels == 3 else {"channels": self.channels}
+        return {"size": list(self.size), **grey} if self.size is not None else {"short_side": self.short_side, **grey}
 
     def streams(self) -> bool:
         return self.short_side is not None
@@ -47,7 +50,7 @@ class ClipSet(FileSet):
         sides = self.sides()
         for split, count in (("train", self.train), ("test", self.test)):
             side: Listing = getattr(sides, split)
-            if len(side) != count:
+            if len(side) != count and (side or split == "train"):  # without any to test on there is pre-training
                 raise DataError(
                     f"{side.root} has {len(side)} clips for {split}, the spec says {count}; "
                     f"set data.source.{split} to match."
@@ -55,9 +58,9 @@ class ClipSet(FileSet):
 
         def read(side: Listing) -> Source:
             if self.short_side is not None:
-                return ClipFiles(side, short_side=self.short_side, workers=self.workers)
+                return ClipFiles(side, short_side=self.short_side, channels=self.channels, workers=self.workers)
             height, width = self.size or (0, 0)
-            return decoded_clips(side, cache, size=(height, width))
+            return decoded_clips(side, cache, size=(height, width), channels=self.channels)
 
         return self.splits(sides, read)
 

@@ -21,7 +21,7 @@ from mae.errors import DataError
 
 
 class ClipSource(Source, Protocol):
-    """A labelled set of clips, of which ``taking`` gives sources of batches ``(B, 3, T, H, W)`` uint8."""
+    """A labelled set of clips, of which ``taking`` gives sources of batches ``(B, C, T, H, W)`` uint8."""
 
     @property
     def report(self) -> DecodeReport:
@@ -72,7 +72,7 @@ class WholeClips:
 
 
 class DecodedClips(WholeClips):
-    """Clips held as ``frames: (all frames, 3, H, W)`` uint8, memory-mapped where they are many.
+    """Clips held as ``frames: (all frames, C, H, W)`` uint8, memory-mapped where they are many.
 
     Clip ``i`` is ``frames[offsets[i]:offsets[i + 1]]``; ``offsets: (n + 1,)``, ``labels: (n,)`` int64. ``failed`` are
     clips that decoding left out, with the reason; clips too short to be taken join them.
@@ -152,7 +152,7 @@ class TakenClips:
         return found
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
-        """``(B * repeats, 3, T, H, W)`` for each index tensor of ``order: (B,)``, without clips that are too short."""
+        """``(B * repeats, C, T, H, W)`` for each index tensor of ``order: (B,)``, without clips that are too short."""
         starts, lengths = self.clips.offsets[:-1], self.clips.offsets.diff()
         for index in order:
             asked = index.tolist()

@@ -26,8 +26,9 @@ from mae.errors import DataError
 class ClipFiles(WholeClips):
     """A source for clips that do not fit: the frames of every batch are read from the files by worker processes.
 
-    Frames are scaled so that the shorter side has ``short_side`` pixels. Opening a clip and reading from it may take
-    ``limit`` seconds each. DataError when the share ``max_failed`` of the clips could not be used.
+    Frames have 1 or 3 ``channels``, and are scaled so that the shorter side has ``short_side`` pixels. Opening a clip
+    and reading from it may take ``limit`` seconds each. DataError when the share ``max_failed`` of the clips could not
+    be used.
     """
 
     def __init__(
@@ -35,13 +36,14 @@ class ClipFiles(WholeClips):
         listing: Listing,
         *,
         short_side: int,
+        channels: int = 3,
         workers: int | None = None,
         max_failed: float = MAX_FAILED,
         limit: float = LIMIT,
     ) -> None:
         if short_side < 1:
             raise DataError(f"short_side={short_side}: give at least one pixel.")
-        self.listing, self.short_side, self.limit = listing, short_side, limit
+        self.listing, self.short_side, self.channels, self.limit = listing, short_side, channels, limit
         self.classes = listing.classes
         self.workers = processors() if workers is None else workers
         self.tally = Tally(listing.names, str(listing.root), max_failed)
@@ -88,9 +90,9 @@ class TakenFiles:
         return found
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
-        """``(B * repeats, 3, T, h, w)`` for each index tensor of ``order: (B,)``, without the unusable clips."""
+        """``(B * repeats, channels, T, h, w)`` for each index tensor of ``order: (B,)``, without the unusable clips."""
         clips = self.clips
-        reader = ClipReader(self.taking, self.crop, clips.short_side, clips.limit)
+        reader = ClipReader(self.taking, self.crop, clips.short_side, clips.channels, clips.limit)
         return streamed(
             clips.listing, reader, clips.tally, order, device,
             seed=self.taking.seed, workers=self.workers, places=self.places,
@@ -99,18 +101,19 @@ class TakenFiles:
 
 @dataclass(frozen=True)
 class ClipReader:
-    """The clips ``(3, T, h, w)`` that ``taking`` takes of one file, of which each frame is decoded once."""
+    """The clips ``(channels, T, h, w)`` that ``taking`` takes of one file, of which each frame is decoded once."""
 
     taking: Taking
     crop: Augment | None
     short_side: int
+    channels: int
     limit: float
 
     @property
     def shape(self) -> tuple[int, ...]:
         if isinstance(self.crop, Stacked):
-            return (len(self.crop.crops), 3, self.taking.sampling.frames, self.short_side, self.short_side)
-        return (3, self.taking.sampling.frames, self.short_side, self.short_side)
+            return (len(self.crop.crops), self.channels, self.taking.sampling.frames, self.short_side, self.short_side)
+        return (self.channels, self.taking.sampling.frames, self.short_side, self.short_side)
 
     @property
     def nbytes(self) -> int:
@@ -120,11 +123,13 @@ class ClipReader:
         video = Video(path, limit=self.limit)
         ids = self.taking.ids(video.frames, generator)
         needed, place = torch.unique(ids, return_inverse=True)
-        frames = torch.from_numpy(video.read(needed.tolist(), short_side=self.short_side))[place].transpose(0, 1)
+        frames = torch.from_numpy(video.read(needed.tolist(), short_side=self.short_side, channels=self.channels))[
+            place
+        ].transpose(0, 1)
         return [self._cropped(frames, generator) for _ in range(self.taking.repeats)]
 
     def _cropped(self, clip: Tensor, generator: Generator) -> Tensor:
-        """``(3, T, h, w)`` uint8 of ``clip: (3, T, H, W)``."""
+        """``(C, T, h, w)`` uint8 of ``clip: (C, T, H, W)``."""
         if self.crop is None:
             top, left = ((side - self.short_side) // 2 for side in clip.shape[-2:])
             return clip[..., top : top + self.short_side, left : left + self.short_side].contiguous()

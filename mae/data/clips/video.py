@@ -45,15 +45,22 @@ class Video:
         self.reader: str = answer["reader"]
 
     def read(
-        self, ids: Iterable[int], *, short_side: int | None = None, size: Sequence[int] | None = None
+        self,
+        ids: Iterable[int],
+        *,
+        short_side: int | None = None,
+        size: Sequence[int] | None = None,
+        channels: int = 3,
     ) -> NDArray[np.uint8]:
-        """Frames ``ids``, counted in presentation order, ascending, repeats allowed: ``(n, 3, h, w)`` uint8.
+        """Frames ``ids``, counted in presentation order, ascending, repeats allowed: ``(n, channels, h, w)`` uint8.
 
-        With ``short_side`` each is scaled so that its shorter side has that length, with ``size = (h, w)`` so that it
-        covers that, of which the centre is kept (both bicubic with antialias). Raises DataError when a frame cannot
-        be decoded, or not within ``limit`` seconds.
+        Of 1 and 3 ``channels`` 1 is grey, by the weights of ITU-R 601-2. With ``short_side`` each is scaled so that
+        its shorter side has that length, with ``size = (h, w)`` so that it covers that, of which the centre is
+        kept (both bicubic with antialias). Raises DataError when a frame cannot be decoded, or not within ``limit``
+        seconds.
         """
-        request = {"read": list(ids), "short_side": short_side, "size": size and list(size), "limit": self.limit}
+        sized = {"short_side": short_side, "size": size and list(size), "channels": channels}
+        request = {"read": list(ids), **sized, "limit": self.limit}
         answer = self._decoder.ask(request)
         self.reader = answer["reader"]
         return self._decoder.pixels(answer["shape"])
@@ -70,10 +77,11 @@ def read_frames(
     *,
     short_side: int | None = None,
     size: Sequence[int] | None = None,
+    channels: int = 3,
     limit: float = LIMIT,
 ) -> NDArray[np.uint8]:
-    """``(n, 3, h, w)`` uint8: frames ``ids`` of the clip at ``path``, as ``Video.read`` gives them."""
-    return Video(path, limit=limit).read(ids, short_side=short_side, size=size)
+    """``(n, channels, h, w)`` uint8: frames ``ids`` of the clip at ``path``, as ``Video.read`` gives them."""
+    return Video(path, limit=limit).read(ids, short_side=short_side, size=size, channels=channels)
 
 
 class _Decoder:

@@ -5,8 +5,8 @@ own (``python -m mae.data.clips.video_process``), driven by ``mae.data.clips.vid
 itself an alarm for each request; the kernel ends it when that goes off, wherever it is. Nothing here imports torch.
 
 A request is a line of JSON: ``{"open": path, "in_order": whether, "limit": seconds}``, then any number of ``{"read":
-ids, "size": [h, w] or null, "short_side": n or null, "limit": seconds}``. The answer is a line of JSON, for a read
-followed by the frames.
+ids, "size": [h, w] or null, "short_side": n or null, "channels": 1 or 3, "limit": seconds}``. The answer is a line of
+JSON, for a read followed by the frames.
 """
 
 from __future__ import annotations
@@ -45,12 +45,22 @@ def opened(path: str, *, in_order: bool = False) -> Reader:
 
 
 class Scaling:
-    """What is done to a frame: nothing, the centre ``size`` of it scaled to cover that, or the short side scaled."""
+    """What is done to a frame: nothing, the centre ``size`` of it scaled to cover that, or the short side scaled.
 
-    def __init__(self, size: Sequence[int] | None, short_side: int | None) -> None:
-        self.size, self.short_side = size, short_side
+    Of 1 of the ``channels`` 1 and 3 it is made grey before.
+    """
+
+    def __init__(self, size: Sequence[int] | None, short_side: int | None, channels: int = 3) -> None:
+        self.size, self.short_side, self.channels = size, short_side, channels
 
     def __call__(self, frame: Frame) -> Frame:
+        """``(h, w, channels)`` of a frame ``(H, W, 3)``."""
+        if self.channels == 1:
+            frame = np.asarray(Image.fromarray(frame).convert("L"))
+        scaled = self._scaled(frame)
+        return scaled if scaled.ndim == 3 else scaled[..., None]
+
+    def _scaled(self, frame: Frame) -> Frame:
         height, width = frame.shape[:2]
         if self.size is not None:
             target = (self.size[0], self.size[1])
@@ -65,7 +75,7 @@ class Scaling:
 
 
 def stacked(frames: Iterator[Frame], scaling: Scaling) -> Frame:
-    """``(n, 3, h, w)`` uint8. Raises ValueError when the frames differ in size."""
+    """``(n, C, h, w)`` uint8. Raises ValueError when the frames differ in size."""
     scaled = [scaling(frame) for frame in frames]
     for height, width, _ in {frame.shape for frame in scaled} - {scaled[0].shape}:
         raise ValueError(f"its frames change from {scaled[0].shape[1]}x{scaled[0].shape[0]} to {width}x{height}")
@@ -95,7 +105,7 @@ def serve() -> None:
                 answer = {"frames": reader.frames, "reader": reader.name}
             else:
                 assert reader is not None
-                scaling = Scaling(request["size"], request["short_side"])
+                scaling = Scaling(request["size"], request["short_side"], request["channels"])
                 pixels = stacked(reader.read(request["read"]), scaling)
                 answer = {"shape": pixels.shape, "reader": reader.name}
         except Exception as error:  # any: the file is unusable, and the next one must be served

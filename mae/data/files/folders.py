@@ -1,7 +1,8 @@
 """Folders of pictures or clips by split and class: ``train/<class>/*``, ``test/<class>/*``, or ``<class>/*`` alone.
 
 The splits may be called train or training, test or testing, and val, valid or validation, in any case of letters. A
-folder of that name that holds files itself, and no folders, is a class.
+folder of that name that holds files itself, and no folders, is a class, if it stands beside others. Files without any
+folder of a class, ``*`` or ``train/*``, are unlabelled.
 """
 
 from __future__ import annotations
@@ -63,8 +64,10 @@ def catalogue(root: Path, suffixes: frozenset[str], parts: frozenset[str] = froz
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give one with {LAYOUT}.")
     folders: dict[str, str] = {}
-    for item in _scan(root):
-        split = split_named(item.name) if item.is_dir() and _is_split(Path(item.path)) else None
+    inside = [item for item in _scan(root) if item.is_dir()]
+    unlabelled = all(split_named(item.name) and not _holds_folders(Path(item.path)) for item in inside)
+    for item in inside:
+        split = split_named(item.name) if unlabelled or _is_split(Path(item.path)) else None
         if split and split in folders:
             raise DataError(f"{root} has both {folders[split]}/ and {item.name}/; keep one as its {split} split.")
         if split:
@@ -84,7 +87,19 @@ def catalogue(root: Path, suffixes: frozenset[str], parts: frozenset[str] = froz
                     entries.append(Entry(split, label, name))
                 else:
                     ignored.append(name)
+    if not entries and (unlabelled or not folders):
+        flat = _unlabelled(root, folders or {"": ""}, suffixes, parts)
+        if flat.entries:
+            return flat
     return Catalogue(root, tuple(entries), classes, tuple(ignored))
+
+
+def _unlabelled(root: Path, folders: dict[str, str], suffixes: frozenset[str], parts: frozenset[str]) -> Catalogue:
+    """All files below the folder of each split, as files without labels."""
+    found = {split: list(_walk(root, folder, suffixes, parts)) for split, folder in folders.items()}
+    entries = tuple(Entry(split, "", name) for split in found for name, wanted in found[split] if wanted)
+    ignored = tuple(name for walked in found.values() for name, wanted in walked if not wanted)
+    return Catalogue(root, entries, dict.fromkeys(found, ()), ignored)
 
 
 def _check_lone_split(root: Path, folders: dict[str, str], suffixes: frozenset[str], parts: frozenset[str]) -> None:
@@ -104,10 +119,11 @@ def _check_lone_split(root: Path, folders: dict[str, str], suffixes: frozenset[s
 def sides_of(found: Catalogue, *, val_share: float = 0.0, test_share: float = 0.0) -> Sides:
     """The sides of a data set: files for testing are those of test, or of val where there is no test.
 
-    Without files for testing, ``test_share`` of every training class is kept for that; without others for validation,
-    ``val_share`` of every training class is, and without a share there is no validation. Classes are those of
-    training, sorted, numbers by value. DataError when files for training or testing are missing, a class is unknown in
-    training, or a share is asked for of a set that has such files.
+    Without files for testing, ``test_share`` of every training class is kept for that, and without a share there are
+    none, which is enough to pre-train; without others for validation, ``val_share`` of every training class is, and
+    without a share there is no validation. Classes are those of training, sorted, numbers by value. DataError when
+    files for training are missing, a class is unknown in training, or a share is asked for of a set that has such
+    files.
     """
     for key, share in (("val_share", val_share), ("test_share", test_share)):
         if not 0 <= share < 1:
@@ -121,12 +137,7 @@ def sides_of(found: Catalogue, *, val_share: float = 0.0, test_share: float = 0.
     classes = class_order({entry.label for entry in pool} - {""})
     train, val = _listing(found, pool, classes), None
     testing = "test" if by_split["test"] else "val"
-    if not by_split[testing]:
-        if not test_share:
-            raise DataError(
-                f"{found.root} has no files for testing under test/<class>/* or val/<class>/* (for a list: no such "
-                "values in a column split); add them, or keep a tenth of each class: data.source.test_share=0.1"
-            )
+    if test_share and not by_split[testing]:
         train, test = kept_apart(train, test_share)
     elif test_share:
         raise DataError(f"{found.root} has files for testing of its own; leave test_share away.")
@@ -138,9 +149,19 @@ def sides_of(found: Catalogue, *, val_share: float = 0.0, test_share: float = 0.
         val = _listing(found, by_split["val"], classes)
     elif val_share:
         train, val = kept_apart(train, val_share)
-    if not train or not test:
+    if not train or (test_share and not test):
         raise DataError(f"{found.root}: the shares leave nothing for a side; choose others.")
     return Sides(train, val, test)
+
+
+def check_tested(files: int, where: Path | str) -> None:
+    """DataError where a set has no ``files`` to test on: an evaluation needs some, pre-training alone does not."""
+    if not files:
+        raise DataError(
+            f"{where} has no files for testing under test/<class>/* or val/<class>/* (for a list: no such values in a "
+            "column split), which an evaluation needs; add them, or keep a tenth of each class: "
+            "data.source.test_share=0.1"
+        )
 
 
 def _listing(found: Catalogue, entries: Sequence[Entry], classes: tuple[str, ...]) -> Listing:
@@ -157,8 +178,11 @@ def _listing(found: Catalogue, entries: Sequence[Entry], classes: tuple[str, ...
 
 def _is_split(folder: Path) -> bool:
     """Whether a folder that has the name of a split is one: it holds folders, or nothing."""
-    inside = _scan(folder)
-    return any(item.is_dir() for item in inside) or not inside
+    return _holds_folders(folder) or not _scan(folder)
+
+
+def _holds_folders(folder: Path) -> bool:
+    return any(item.is_dir() for item in _scan(folder))
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mae.data.files.folders import check_tested
 from mae.data.files.listing import Listing, Sides, kept_apart
 from mae.data.source import DataSet, Holding, Source, Splits, Use
 from mae.errors import DataError
@@ -16,6 +17,8 @@ from mae.errors import DataError
 class FileSet(DataSet):
     """Files under ``root``; ``train`` and ``test`` are the numbers of them that a spec counts on.
 
+    Each is decoded to 3 ``channels``, or to 1, which is grey.
+
     ``val_share`` of each class of training is kept apart for validation, by the hash of a file's name, where the set
     has no files for that. Pre-training reads the training files, as the papers do. ``workers`` is the number of
     processes that read files anew for every batch: None for as many as processors, 0 for none; it changes no example.
@@ -24,6 +27,7 @@ class FileSet(DataSet):
     root: str | None
     train: int
     test: int
+    channels: int = 3
     val_share: float = 0.0
     workers: int | None = None
 
@@ -61,7 +65,7 @@ class FileSet(DataSet):
             return None
         train, _, test = self.sides()
         sizes = {"pretrain": len(train), "train": len(train), "test": len(test)}
-        return Holding(self.root, sizes, len(train.classes), getattr(self, "channels", 3))  # clips have three
+        return Holding(self.root, sizes, len(train.classes), self.channels)
 
     def keeps_validation(self) -> bool:
         return self.root is not None and self.sides().val is not None
@@ -73,12 +77,16 @@ class FileSet(DataSet):
         train, val, test = self.sides()
         if use == "pretrain":
             return {**self.shape(), "pretrain": train.content()}
+        check_tested(len(test), self.root)
         kept = {} if val is None else {"val": val.labelled()}
         return {**self.shape(), "train": train.labelled(), "test": test.labelled(), **kept}
 
     @staticmethod
     def splits(sides: Sides, read: Callable[[Listing], Source]) -> Splits:
-        """The splits that ``read`` makes of the sides, those of training for pre-training, too."""
+        """The splits that ``read`` makes of the sides, those of training for pre-training, too.
+
+        Without files for testing they also stand there, where no evaluation comes: ``reads`` refuses it.
+        """
         train, val, test = sides
         first = read(train)
-        return Splits(first, first, read(test), None if val is None else read(val))
+        return Splits(first, first, read(test) if test else first, None if val is None else read(val))

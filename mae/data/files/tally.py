@@ -41,10 +41,12 @@ class DecodeReport:
 def check_missing(file: Path, root: Path, missing: Sequence[tuple[str, str]], total: int) -> None:
     """DataError when a list names more files that are not there, each with its place in it, than may be unreadable."""
     if len(missing) > MAX_FAILED * total:
-        place, name = missing[0]
+        (place, name), *others = missing
+        more = f"does 1 other of {total}" if len(others) == 1 else f"do {len(others)} others of {total}"
+        also = f", nor {more}" if others else ""
         raise DataError(
-            f"{file}, {place}: {root / name} does not exist, nor do {len(missing) - 1} others of {total}; check where "
-            f"paths start (a share of {MAX_FAILED} may be missing)."
+            f"{file}, {place}: {root / name} does not exist{also}; check where paths start (a share of {MAX_FAILED} "
+            "may be missing)."
         )
 
 

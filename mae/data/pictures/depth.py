@@ -11,11 +11,21 @@ from PIL import Image
 
 from mae.data.files.listing import Listing
 from mae.data.pictures.decode import WHITE, read_picture
+from mae.errors import DataError
 
 LEVELS = (255, 1023, 4095, 16383)
 SAMPLE = 64  # pictures of a set that are looked at, evenly spread
 
 log = logging.getLogger(__name__)
+
+
+def check_white(white: object, key: str) -> None:
+    """DataError, which names the ``key`` that it stands under, on a white that 16-bit pixels cannot have."""
+    if not isinstance(white, int) or isinstance(white, bool) or not 1 <= white <= WHITE:
+        raise DataError(
+            f"{key}={white} is no white of 16-bit pixels; give a whole number from 1 to {WHITE}, such as 4095 for 12 "
+            "bits, or leave it out"
+        )
 
 
 def white_of(listing: Listing) -> int:

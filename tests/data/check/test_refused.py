@@ -25,9 +25,10 @@ def noise(path: Path) -> None:
 
 
 def run(root: Path, **options: float) -> str:
-    """Why a run refuses a folder of pictures, "" if it reads it."""
+    """Why a run that evaluates refuses a folder of pictures, "" if it reads it."""
     data = DecodedFolder(root=str(root), size=[8, 8], channels=3, train=1, test=1, **options)  # type: ignore[arg-type]
     try:
+        data.reads("evaluate")
         data(root.parent / "cache")
     except DataError as error:
         return str(error)

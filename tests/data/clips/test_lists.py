@@ -107,6 +107,10 @@ def test_up_to_a_twentieth_of_the_clips_may_be_missing(tmp_path: Path) -> None:
     assert len(clips_in_list(text(tmp_path / "list.csv", *lines))) == 40
     with pytest.raises(DataError, match=r"line 39: .*38\.mp4 does not exist, nor do 2 others of 41; check where paths"):
         clips_in_list(text(tmp_path / "list.csv", *lines, "40.mp4 0"))
+    for several, also in ((1, ""), (2, ", nor does 1 other of 2"), (3, ", nor do 2 others of 3")):
+        alone = text(tmp_path / "short.csv", *(f"x{number}.mp4 0" for number in range(several)))
+        with pytest.raises(DataError, match=rf"line 1: .*x0\.mp4 does not exist{also}; check where paths start"):
+            clips_in_list(alone)
 
 
 def test_a_header_without_a_path_is_refused(root: Path) -> None:

@@ -6,14 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mae.data.augment.crops import CenterCrop
 from mae.data.clips.sampling import Dense
 from mae.data.clips.sets import HMDB51, UCF101, ClipFolder, ClipList, SomethingSomething
 from mae.data.source import Splits
 from mae.errors import DataError
-from tests.data.clips.clip_writer import numbered, write
+from tests.data.clips.clip_writer import H264, numbered, write
 
 
 @pytest.fixture
@@ -42,6 +45,42 @@ def check(splits: Splits) -> None:
 @pytest.mark.parametrize("how", [{"size": [16, 16]}, {"short_side": 16}], ids=["decoded", "streamed"])
 def test_a_folder_is_decoded_once_or_streamed(how: dict[str, object], root: Path, tmp_path: Path) -> None:
     check(ClipFolder(root=str(root), train=3, test=1, **how)(tmp_path / "cache"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "yuv420p"])
+def test_grey_clips_are_those_of_colour_weighed_as_pillow_does(pix_fmt: str, tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    frames = np.kron(chance.integers(0, 256, (6, 4, 6, 3), dtype=np.uint8), np.ones((1, 4, 4, 1), np.uint8))
+    for split in ("train", "test"):
+        write(tmp_path / "set" / split / "a" / "a.mkv", frames, codec="ffv1" if pix_fmt == "gray" else H264,
+              pix_fmt=pix_fmt)  # fmt: skip
+    seen = {}
+    for channels in (3, 1):
+        for name, how in (("decoded", {"size": [16, 24]}), ("streamed", {"short_side": 16})):
+            folder = ClipFolder(root=str(tmp_path / "set"), train=1, test=1, channels=channels, **how)  # type: ignore[arg-type]
+            taken = folder(tmp_path / "cache").test.taking(Dense(4), view=0)  # type: ignore[attr-defined]
+            if name == "streamed":
+                taken = taken.through(CenterCrop((16, 24)))
+            (batch,) = taken.batches([torch.tensor([0])], torch.device("cpu"))
+            seen[name, channels] = batch.images
+            assert batch.images.shape == (1, channels, 4, 16, 24)
+    for name in ("decoded", "streamed"):
+        colours = seen[name, 3][0].permute(1, 2, 3, 0).numpy()
+        grey = np.stack([np.asarray(Image.fromarray(frame).convert("L")) for frame in colours])
+        assert np.array_equal(seen[name, 1][0, 0].numpy(), grey)
+        assert pix_fmt != "gray" or (colours == grey[..., None]).all()
+
+
+def test_channels_rename_clips_only_where_they_are_not_three(root: Path) -> None:
+    given = {"root": str(root), "train": 3, "test": 1, "size": [16, 16]}
+    plain, three, one = (
+        ClipFolder(**given, **more).identity("evaluate")  # type: ignore[arg-type]
+        for more in ({}, {"channels": 3}, {"channels": 1})
+    )
+    assert plain == three != one
+    assert "channels" not in plain
+    with pytest.raises(DataError, match="channels=2: clips are decoded to 3 channels, or to 1"):
+        ClipFolder(**given, channels=2)  # type: ignore[arg-type]
 
 
 def test_lists_name_the_clips(root: Path, tmp_path: Path) -> None:

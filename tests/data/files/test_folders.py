@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mae.data.files.folders import catalogue, sides_of
+from mae.data.files.folders import catalogue, check_tested, sides_of
 from mae.data.files.listing import Sides
 from mae.errors import DataError
 
@@ -81,6 +81,27 @@ def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
     assert sides(tmp_path, test_share=0.25).train.classes == ("plane", "train")
 
 
+@pytest.mark.parametrize("names", [("a.x", "b.x"), ("train/a.x", "train/b.x"), ("2021/a.x", "2022/may/b.x")])
+def test_files_without_folders_of_classes_are_there_to_pretrain_on(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in (*names, "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    train, val, test = sides(tmp_path)
+    assert (train.names, val, len(test)) == (names, None, 0)
+    flat = not names[0].startswith("2021")  # folders below the first are classes, of which pre-training reads nothing
+    assert (train.classes == ()) == (set(train.labels) == {-1}) == flat
+    with pytest.raises(DataError, match=r"no files for testing under test/<class>.*data\.source\.test_share=0\.1"):
+        check_tested(len(test), tmp_path)
+
+
+def test_splits_of_unlabelled_files_stay_apart(tmp_path: Path) -> None:
+    for name in ("train/a.x", "train/b.x", "test/c.x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    train, _, test = sides(tmp_path)
+    assert (train.names, test.names, train.classes) == (("train/a.x", "train/b.x"), ("test/c.x",), ())
+
+
 def test_shares_are_kept_apart_of_every_class_and_leave_the_rest_for_training(tmp_path: Path) -> None:
     root = make(tmp_path / "a", "")
     found = sides(root, test_share=0.2, val_share=0.25)
@@ -97,7 +118,6 @@ def test_shares_are_kept_apart_of_every_class_and_leave_the_rest_for_training(tm
 @pytest.mark.parametrize(
     ("splits", "shares", "what"),
     [
-        (("",), {}, r"no files for testing under test/<class>.*data\.source\.test_share=0\.1"),
         (("train", "test"), {"test_share": 0.1}, "leave test_share away"),
         (("train", "test", "val"), {"val_share": 0.1}, "leave val_share away"),
         (("train", "test"), {"val_share": 1.0}, "val_share=1.0 is no share"),

@@ -17,6 +17,7 @@ from mae.data.pictures.depth import white_of
 from mae.data.pictures.folder import DecodedFolder, StreamedFolder
 from mae.data.pictures.geometry import CentreView, FixedView, RandomView
 from mae.data.pictures.lists import pictures_in
+from mae.errors import DataError
 from tests.data.pictures.picture_writer import draw
 
 CPU = torch.device("cpu")
@@ -83,6 +84,39 @@ def test_whole_16_bits_keep_their_upper_byte_without_a_word(tmp_path: Path, capl
     assert white_of(pictures_in(tmp_path).train) == 65535
     assert not caplog.records
     assert np.array_equal(np.asarray(Decoding(1)(path)), np.asarray(read_picture(path)) >> 8)
+
+
+@pytest.mark.parametrize("white", [4095, 900, 300, 65534])
+def test_a_white_that_is_stated_takes_the_place_of_the_one_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, white: int
+) -> None:
+    root = deep_set(tmp_path / "set", 900, "png")  # which by themselves pass for 10 bits
+    values = np.asarray(Image.open(root / "test" / "a" / "0.png")).astype(int)
+    decoded, streamed = (
+        kind(root=str(root), train=3, test=3, channels=1, white=white, **more)  # type: ignore[arg-type]
+        for kind, more in ((DecodedFolder, {"size": (24, 24)}), (StreamedFolder, {}))
+    )
+    (batch,) = decoded(tmp_path / "cache").test.batches([torch.tensor([0])], CPU)
+    assert np.array_equal(batch.images[0, 0].numpy(), values.clip(max=white) * 255 // white)
+    assert streamed.decoding(streamed.sides()) == Decoding(1, white)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("white", [0, -1, 65536, 4095.0, "4095", True])
+def test_a_white_that_no_16_bits_have_is_refused(white: object) -> None:
+    with pytest.raises(DataError, match=rf"data\.source\.white={white} is no white of 16-bit pixels; give a whole"):
+        StreamedFolder(root=None, train=1, test=1, white=white)  # type: ignore[arg-type]
+
+
+def test_a_white_renames_what_is_read_only_where_it_is_stated(tmp_path: Path) -> None:
+    deep_set(tmp_path, 2160, "png")
+    given = {"root": str(tmp_path), "train": 1, "test": 1, "channels": 1}
+    plain, found, stated = (
+        StreamedFolder(**given, **more).identity("pretrain")  # type: ignore[arg-type]
+        for more in ({}, {"white": None}, {"white": 4095})
+    )
+    assert plain == found != stated
+    assert "white" not in plain
 
 
 def test_colours_of_16_bits_that_would_become_black_are_refused(tmp_path: Path) -> None:
