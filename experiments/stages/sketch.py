@@ -55,8 +55,19 @@ def head_of(section: str) -> Head:
     return head
 
 
-#: What fills a tensor in its place.
-FILLS = frozenset((Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_))
+#: What fills a tensor in its place. Without memory torch loads its compiler for some of them.
+FILLS = frozenset(
+    (
+        Tensor.uniform_,
+        Tensor.normal_,
+        Tensor.zero_,
+        Tensor.fill_,
+        Tensor.erfinv_,
+        Tensor.mul_,
+        Tensor.add_,
+        Tensor.clamp_,
+    )
+)
 
 
 class Unfilled(TorchFunctionMode):

@@ -78,8 +78,8 @@ class MaskedPrediction(Method):
     def asked(self) -> int:
         """Count how many patches of a sample are predicted."""
         grid = self.encoder.grid
-        shapes = (torch.empty(1, n, device="meta") for n in (self.visible, grid.num_patches - self.visible))
-        return self.frames.predicted(Mask(*shapes), grid)[1].drop.shape[1]
+        sides = (torch.zeros(1, n, device="cpu") for n in (self.visible, grid.num_patches - self.visible))
+        return self.frames.predicted(Mask(*sides), grid)[1].drop.shape[1]
 
     @property
     def target_flops(self) -> float:

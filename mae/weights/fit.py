@@ -117,7 +117,8 @@ def _embedding(weight: Tensor, encoder: Encoder) -> tuple[Tensor, list[str]]:
         weight = _channels(weight, channels)
         words.append(f"a patch embedding of {weight.shape[4]} channels is made")
     if weight.shape[1] == 1 < frames:
-        weight = weight.expand(-1, frames, -1, -1, -1) / frames
+        weight = weight.expand(-1, frames, -1, -1, -1)
+        weight = weight if weight.is_meta else weight / frames  # torch loads its compiler to divide what is not there
         words.append(f"the patch embedding is inflated to {frames} frames")
     return weight.flatten(1), words
 
