@@ -1,12 +1,17 @@
 """Rebuild every table, figure and page from committed results and finished runs.
 
-Usage: python reports/build.py [out=PATH] [report_dir=PATH] [ablation=NAME[,NAME]] [save_results=true]
+Usage: python reports/build.py [out=PATH] [report_dir=PATH] [ablation=NAME[,NAME]] [scale=NAME[,NAME]]
+                               [save_results=true] [save_docs=true] [check=true]
 
   out           folder of the runs on this machine (default: outputs in the repository); without runs
                 there, the report is built from the committed results alone
   report_dir    where tables/, figures/, index.html and index.md go (default: reports in the repository)
   ablation      the ablations to rebuild (default: all)
+  scale         the scales to show (default: all)
   save_results  true merges the runs on this machine into reports/results, to be committed (default: false)
+  save_docs     true writes the numbers and pictures of README and docs anew from the committed results, and builds no
+                report (default: false)
+  check         true builds nothing and fails when README or docs quote what the committed results do not give
 """
 
 from __future__ import annotations
@@ -27,9 +32,9 @@ if __name__ == "__main__":
 
 import pandas as pd  # noqa: E402
 
-from experiments.ablation import Ablation, ablation_names, load_ablation  # noqa: E402
+from experiments.ablation import SCALES, Ablation, ablation_names, load_ablation  # noqa: E402
 from experiments.command import answer, home  # noqa: E402
-from experiments.options import read  # noqa: E402
+from experiments.options import option, read  # noqa: E402
 from experiments.tracking import measurements, tracking_uri  # noqa: E402
 from reports.collect import EVIDENCE, collect, save_evidence, stem, variants_in  # noqa: E402
 from reports.files import write_atomically  # noqa: E402
@@ -43,7 +48,10 @@ class Options:
     out: Path = home() / "outputs"
     report_dir: Path = home() / "reports"
     ablation: tuple[str, ...] = ()
+    scale: tuple[str, ...] = option((), choices=SCALES)
     save_results: bool = False
+    save_docs: bool = False
+    check: bool = False
 
 
 def build(ablations: Sequence[Ablation], frame: pd.DataFrame, report_dir: Path, redraw: bool = True) -> list[Path]:
@@ -98,10 +106,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: Options) -> int:
     """Collect, build, and say what was written."""
+    if options.check or options.save_docs:
+        return _quotes(options)
     ablations = [load_ablation(name) for name in options.ablation]
     try:
         local = measurements(tracking_uri(options.out), [ablation.name for ablation in ablations])
         merged = collect(EVIDENCE, local)
+        merged = merged[merged["scale"].isin(options.scale)] if options.scale else merged
         saved = save_evidence(local, EVIDENCE) if options.save_results else []
         written = build(ablations, merged, options.report_dir)
     except ValueError as error:
@@ -112,6 +123,24 @@ def run(options: Options) -> int:
     print(f"{len(ablations)} ablations; {len(merged)} measurements, {len(local)} from runs here.")
     print(f"Wrote {len(written)} files; open {options.report_dir / 'index.html'}.")
     return 0
+
+
+def _quotes(options: Options) -> int:
+    """Check what documents quote against the committed results, or write it anew."""
+    from reports.quoted import rewrite, stale
+
+    frame = collect(EVIDENCE)
+    if options.save_docs:
+        for path in rewrite(ROOT, frame):
+            print(f"Wrote {path}.")
+    wrong = stale(ROOT, frame)
+    for sentence in wrong:
+        print(sentence, file=sys.stderr)
+    if wrong:
+        print("Run python reports/build.py save_docs=true, or restore the results.", file=sys.stderr)
+    else:
+        print("README and docs quote what the committed results give.")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

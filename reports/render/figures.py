@@ -29,6 +29,7 @@ _OPEN: dict[str, Any] = {
     "marker": "D", "color": "black", "markerfacecolor": "white", "markeredgewidth": 1.5, "markersize": 7, "zorder": 4,
 }  # fmt: skip
 _PANEL = (5.4, 4.0)  # inches
+_ACROSS = 2  # panels side by side: more are not readable on a page
 
 
 def write_figure(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant: str = "") -> list[Path]:
@@ -36,15 +37,22 @@ def write_figure(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant:
     import matplotlib
 
     drawn = draw(ablation, frame, scales_of(frame, ablation.name, variant), variant)
-    # Neither a date nor random ids: the file changes only when the picture does.
-    content = {}
-    with matplotlib.rc_context({"svg.hashsalt": ablation.name, "svg.fonttype": "none"}):
-        for suffix, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
-            buffer = io.BytesIO()
-            drawn.savefig(buffer, format=suffix, bbox_inches="tight", **options)
-            content[suffix] = buffer.getvalue()
     name = stem(ablation.name, variant)
+    # Neither a date nor random ids: the file changes only when the picture does.
+    with matplotlib.rc_context({"svg.hashsalt": ablation.name, "svg.fonttype": "none"}):
+        content = {"png": _saved(drawn, "png", {}), "svg": _saved(drawn, "svg", {"Date": None})}
     return [write_atomically(folder / f"{name}.{suffix}", data) for suffix, data in content.items()]
+
+
+def draw_png(ablation: Ablation, frame: pd.DataFrame, variant: str, source: str) -> bytes:
+    """Return the figure as a PNG file that says its `source`, which names what it is drawn from."""
+    return _saved(draw(ablation, frame, scales_of(frame, ablation.name, variant), variant), "png", {"Source": source})
+
+
+def _saved(drawn: Figure, suffix: str, metadata: dict[str, str | None]) -> bytes:
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format=suffix, bbox_inches="tight", dpi=150, metadata=metadata)
+    return buffer.getvalue()
 
 
 def draw(ablation: Ablation, frame: pd.DataFrame, scales: list[str], variant: str = "") -> Figure:
@@ -61,12 +69,16 @@ def draw(ablation: Ablation, frame: pd.DataFrame, scales: list[str], variant: st
         height = max(2.4, 0.45 * len(ablation.rows) + 1.6)
     # A bare Figure carries its own canvas: no window, and no change to the backend of a caller.
     with sns.axes_style("whitegrid"), sns.plotting_context("notebook", font_scale=0.85):
-        size = (_PANEL[0] * len(ablation.columns), height * len(scales) + 0.4)
+        across = min(len(ablation.columns), _ACROSS)
+        down = -(-len(ablation.columns) // across)
+        size = (_PANEL[0] * across, height * down * len(scales) + 0.4)
         figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(len(scales), len(ablation.columns), squeeze=False)
+        grid = figure.subplots(down * len(scales), across, squeeze=False).reshape(len(scales), down * across)
         for scale, axes in zip(scales, grid, strict=True):
             measured = cells(ablation, frame, scale, variant)
-            for name, ax in zip(ablation.columns, axes, strict=True):
+            for ax in axes[len(ablation.columns) :]:
+                ax.remove()
+            for name, ax in zip(ablation.columns, axes, strict=False):
                 found = comparable(ablation, measured, name, scale)
                 paint(ablation, found, ax)
                 ax.set_title(f"scale={scale}")

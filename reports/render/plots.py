@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Point:
-    """A place in the unit square, `y` upwards, and what it is in words; `mark` tells kinds apart."""
+    """A place in the unit square, `y` upwards; what it is in words, and the `name` that stands beside it."""
 
     x: float
     y: float
     words: str = ""
-    mark: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def scatter(places: Mapping[str, tuple[float, float]], x: str, y: str) -> Plot:
     """Return a plot of one point for each name, both axes from their least to their greatest value."""
     across, upwards = [place[0] for place in places.values()], [place[1] for place in places.values()]
     points = tuple(
-        Point(unit(a, across), unit(b, upwards), f"{name}: {a:.3g} {x}, {b:.4g} {y}") for name, (a, b) in places.items()
+        Point(unit(a, across), unit(b, upwards), f"{name}: {a:.3g} {x}, {b:.4g} {y}", name)
+        for name, (a, b) in places.items()
     )
     return Plot(points, x, y, ends(across), ends(upwards))
 

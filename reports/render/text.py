@@ -32,7 +32,7 @@ def render_text(
     """
     values = table(ablation, frame, scale, variant)
     title = f"{ablation.title} ({place(ablation)}){f', variant {variant}' if variant else ''}"
-    lines = [title, ablation.question, "", *_grid(ablation, values, scale)]
+    lines = [title, ablation.question, "", *grid(ablation, values, scale)]
     if ablation.default is not None:
         lines.append("* default row; measured: mean ± standard deviation (seeds)")
     claims = claims_table(ablation, frame, scale, variant)
@@ -49,8 +49,8 @@ def render_text(
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _grid(ablation: Ablation, values: pd.DataFrame, scale: str) -> list[str]:
-    """The table with its head and rules."""
+def grid(ablation: Ablation, values: pd.DataFrame, scale: str) -> list[str]:
+    """Return the lines of one scale of the table, with its head and rules."""
     titles, shown = headings(ablation), table_lines(ablation, values, scale)
     head = ["row", *["paper", "measured"] * len(titles)]
     body = [[f"{line.label} *" if line.default else line.label, *line.cells] for line in shown]
