@@ -56,11 +56,12 @@ class LearnedTokenizer:
             torch.manual_seed(seed_of(views.runtime.seed, "tokenizer", 0))
             model = DiscreteVAE(grid, self)
         model.to(views.runtime.device)
-        per_epoch = max(1, len(views.source) // self.batch_size)
+        batch = min(self.batch_size, len(views.source))
+        per_epoch = len(views.source) // batch
         recipe = Recipe(
             optimizer="adamw",
-            base_lr=self.lr * 256 / self.batch_size,
-            batch_size=self.batch_size,
+            base_lr=self.lr * 256 / batch,
+            batch_size=batch,
             epochs=self.steps / per_epoch,
             warmup_epochs=0.1 * self.steps / per_epoch,
             weight_decay=0.0,

@@ -46,6 +46,9 @@ class MaskedPrediction(Method):
         """Fit a target that must be fitted (principal components, tokens); it becomes a part of this module."""
         self.target = self.target.prepare(self.target_grid, views.of(self.frames.target))
 
+    def signature(self, views: Tensor) -> Tensor:
+        return super().signature(self.frames.seen(views))
+
     def loss(self, views: Sequence[Tensor], generator: Generator) -> Tensor:
         (clips,) = views
         rows = rows_of(generator, len(clips))
