@@ -100,6 +100,8 @@ def test_pictures_that_do_not_fit_are_refused(
         (["data.source.root={root}/folder", "data.source.train=17"], "has 16 clips for train, the spec says 17"),
         (["data.source.root={root}/folder", "data.source.test=1"], "has 2 clips for test, the spec says 1"),
         (["data.source.root={root}/folder", "data.channels=1"], "give one number for each channel"),
+        (["data.source.root={root}/folder", "data.channels=1", "data.mean=[0.5]", "data.std=[0.5]",
+          "augment=color_jitter"], "Colour jitter needs 3 channels (RGB), the pictures have 1"),
         (["data.source.root={root}/folder", "data.channels=2", "data.mean=[0.5,0.5]", "data.std=[0.5,0.5]"],
          "channels=2: clips are decoded to 3 channels, or to 1"),
         (["data.source.root={root}/folder", "data.input_size=[30,30]"], "is not a multiple of its patch size"),

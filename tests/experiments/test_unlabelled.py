@@ -49,10 +49,11 @@ def test_a_flat_folder_of_pictures_is_pretrained_on_and_leaves_weights(out: Path
     assert command.main([*words, "plan_only=true"]) == 0
 
 
-@pytest.mark.parametrize("stored", ["decoded", "streamed"])
+@pytest.mark.parametrize("stored", ["decoded", "streamed, grey"])
 def test_a_flat_folder_of_clips_is_pretrained_on(out: Path, clips: Path, stored: str) -> None:
     streamed = ("data=clip_folder_streamed", "data.source.short_side=32", "data.input_size=[32,32]")
-    words = asked(out, *CLIPS, *(streamed if stored == "streamed" else ()), f"data.source.root={clips}")
+    grey = ("data.channels=1", "data.mean=[0.5]", "data.std=[0.5]")
+    words = asked(out, *CLIPS, *((*streamed, *grey) if "grey" in stored else ()), f"data.source.root={clips}")
     assert command.main(words) == 0
     assert list((out / "weights").rglob("*.safetensors"))
 
