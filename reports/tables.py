@@ -13,6 +13,7 @@ from reports.collect import scales_of, stem
 from reports.deviations import DEVIATION_COLUMNS, deviations
 from reports.files import write_atomically
 from reports.ledger import Entry, ledger
+from reports.recommend import ADVICE_COLUMNS, recommend
 from reports.verdicts.allocation import planned_looks
 from reports.verdicts.cells import cells, collapsed, summarise, unreadable
 from reports.verdicts.judge import UNDECIDED, judge_table, prior_of_claim
@@ -33,7 +34,7 @@ CLAIM_COLUMNS = (
     "test", "visible", "seeds", "minutes", "paper",
 )  # fmt: skip
 #: What the files beside a table end with.
-CLAIMS, DEVIATIONS = "_claims", "_deviations"
+CLAIMS, DEVIATIONS, ADVICE = "_claims", "_deviations", "_advice"
 _TABLE_TEXT = ("row", "metric", "scale", "verdict", "seeds", "trainings", "runs")
 _COUNTS = ("n", "unreadable", "collapsed")
 _CLAIM_TEXT = ("claim", "whose", "scale", "verdict", "corrected", "leans", "test", "paper")
@@ -90,6 +91,11 @@ def claims_table(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: s
     return _typed(lines, CLAIM_COLUMNS)
 
 
+def advice(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = "") -> pd.DataFrame:
+    """Return what the seeds say about each row against the default row: the lines of `reports.recommend.recommend`."""
+    return recommend(ablation, scale, lambda asked: claims_table(asked, frame, scale, variant))
+
+
 def _minutes(
     one: Judgement, seeds: int, ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str
 ) -> float | None:
@@ -110,21 +116,26 @@ def all_scales(ablation: Ablation, frame: pd.DataFrame, variant: str = "") -> tu
 def write_tables(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant: str = "") -> list[Path]:
     """Write the table as CSV, JSON, HTML, Markdown and LaTeX into `folder`; return the paths.
 
-    Claims and deviations are CSV files of their own.
+    Claims, deviations and advice are CSV files of their own.
     """
     from reports.render.html import table_page
     from reports.render.markup import latex, markdown
     from reports.render.part import Part
 
     values, claims = all_scales(ablation, frame, variant)
-    differs = pd.concat([deviations(ablation, scale, variant) for scale in scales_of(frame, ablation.name, variant)])
+    scales = scales_of(frame, ablation.name, variant)
+    differs = pd.concat([deviations(ablation, scale, variant) for scale in scales])
+    says = pd.concat([advice(ablation, frame, scale, variant) for scale in scales])
     name = stem(ablation.name, variant)
     texts = {
         f"{name}.csv": _csv(values),
         f"{name}{CLAIMS}.csv": _csv(claims),
         f"{name}{DEVIATIONS}.csv": _csv(differs),
-        f"{name}.json": _json(ablation, variant, {"cells": values, "claims": claims, "deviations": differs}),
-        f"{name}.html": table_page(Part(ablation, variant, values, claims, differs)),
+        f"{name}{ADVICE}.csv": _csv(says),
+        f"{name}.json": _json(
+            ablation, variant, {"cells": values, "claims": claims, "deviations": differs, "advice": says}
+        ),
+        f"{name}.html": table_page(Part(ablation, variant, values, claims, differs, says)),
         f"{name}.md": markdown(ablation, values, claims, variant),
         f"{name}.tex": latex(ablation, values, claims, variant),
     }
@@ -143,7 +154,7 @@ def read_table(path: Path) -> pd.DataFrame:
     ReportError when it has other columns: an earlier version wrote it.
     """
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    ends = {CLAIMS: CLAIM_COLUMNS, DEVIATIONS: DEVIATION_COLUMNS}
+    ends = {CLAIMS: CLAIM_COLUMNS, DEVIATIONS: DEVIATION_COLUMNS, ADVICE: ADVICE_COLUMNS}
     columns = next((columns for end, columns in ends.items() if path.stem.endswith(end)), TABLE_COLUMNS)
     if tuple(frame.columns) != columns:
         raise ReportError(
@@ -167,7 +178,8 @@ def _typed(lines: Sequence[Sequence[object]], columns: tuple[str, ...]) -> pd.Da
 
 def _text(columns: tuple[str, ...]) -> tuple[str, ...]:
     """Which of the columns hold text."""
-    return {CLAIM_COLUMNS: _CLAIM_TEXT, DEVIATION_COLUMNS: DEVIATION_COLUMNS}.get(columns, _TABLE_TEXT)
+    whole = (DEVIATION_COLUMNS, ADVICE_COLUMNS)
+    return columns if columns in whole else _CLAIM_TEXT if columns == CLAIM_COLUMNS else _TABLE_TEXT
 
 
 def _json(ablation: Ablation, variant: str, frames: Mapping[str, pd.DataFrame]) -> str:

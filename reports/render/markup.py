@@ -80,7 +80,8 @@ def markdown_scale(
 def latex(ablation: Ablation, values: pd.DataFrame, claims: pd.DataFrame, variant: str = "") -> str:
     r"""Return two booktabs `tabular` per scale, values and claims, to be `\input` into a table environment."""
     titles = headings(ablation)
-    blocks = [f"% {' '.join(f'{ablation.name} {variant}'.split())}: needs \\usepackage{{booktabs}}"]
+    needs = r"\usepackage{booktabs}, and XeLaTeX for letters that are not Latin"
+    blocks = [f"% {' '.join(f'{ablation.name} {variant}'.split())}: needs {needs}"]
     groups = " & ".join(rf"\multicolumn{{2}}{{c}}{{{escape_latex(title)}}}" for title in titles)
     rules = " ".join(rf"\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(len(titles)))
     for scale in map(str, values["scale"].unique()):

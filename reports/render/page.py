@@ -16,10 +16,13 @@ from reports.render.html import TITLE
 from reports.render.markup import escape_markdown, markdown_scale
 from reports.render.part import Part
 from reports.render.view import PartView
-from reports.tables import CLAIMS, DEVIATIONS, read_table
+from reports.tables import ADVICE, CLAIMS, DEVIATIONS, read_table
 
 if TYPE_CHECKING:
     from experiments.ablation import Ablation
+
+#: What stands beside a table in files of its own.
+BESIDE = (CLAIMS, DEVIATIONS, ADVICE)
 
 
 def parts_in(ablations: Sequence[Ablation], report_dir: Path) -> list[Part]:
@@ -27,15 +30,13 @@ def parts_in(ablations: Sequence[Ablation], report_dir: Path) -> list[Part]:
     found = []
     folder = report_dir / "tables"
     for ablation in ablations:
-        others = [
-            path for path in folder.glob(f"{ablation.name}--*.csv") if not path.stem.endswith((CLAIMS, DEVIATIONS))
-        ]
+        others = [path for path in folder.glob(f"{ablation.name}--*.csv") if not path.stem.endswith(BESIDE)]
         for path in [folder / f"{ablation.name}.csv", *sorted(others)]:
             if path.exists():
                 figure = report_dir / "figures" / f"{path.stem}.svg"
-                claims, differs = (read_table(path.with_name(f"{path.stem}{end}.csv")) for end in (CLAIMS, DEVIATIONS))
+                claims, differs, says = (read_table(path.with_name(f"{path.stem}{end}.csv")) for end in BESIDE)
                 svg = figure.read_bytes() if figure.exists() else None
-                found.append(Part(ablation, variant_of(path.stem), read_table(path), claims, differs, svg))
+                found.append(Part(ablation, variant_of(path.stem), read_table(path), claims, differs, says, svg))
     return found
 
 

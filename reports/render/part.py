@@ -30,6 +30,7 @@ class Part:
     values: pd.DataFrame
     claims: pd.DataFrame
     deviations: pd.DataFrame
+    advice: pd.DataFrame
     svg: bytes | None = None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reports.recommend import sentences
 from reports.render.phrases import (
     claim_lines,
     duration,
@@ -14,7 +15,7 @@ from reports.render.phrases import (
     table_lines,
     tally,
 )
-from reports.tables import claims_table, table
+from reports.tables import advice, claims_table, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,8 @@ def render_text(
         for claim in shown:
             lines.append(f"  {claim.verdict:<{width}}  {claim.claim}")
             lines += [f"  {'':{width}}  {claim.source}", f"  {'':{width}}  {claim.evidence}"]
+    says = sentences(advice(ablation, frame, scale, variant), scale)
+    lines += ["", "for data of your own:", *(f"  {sentence}" for sentence in says)] if says else []
     lines += ["", scale_sentence(scale), *remarks(ablation, values, scale, variant)]
     if elapsed is not None:
         lines.append(f"Took {duration(elapsed)}.")

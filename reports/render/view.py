@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from reports.ledger import seeds_of
+from reports.recommend import sentences
 from reports.render.part import Part
 from reports.render.phrases import (
     claim_evidence,
@@ -140,6 +141,11 @@ class ScaleView:
     def deviations(self) -> list[dict[Hashable, Any]]:
         """Where the recipe departs from the published one."""
         return self.part.deviations[self.part.deviations["scale"] == self.scale].to_dict("records")
+
+    @property
+    def advice(self) -> list[str]:
+        """What the seeds say about each setting."""
+        return sentences(self.part.advice, self.scale)
 
     @property
     def command(self) -> str:

@@ -73,7 +73,7 @@ def read(page: str) -> Tags:
 def test_page_is_escaped_self_contained_and_complete(tmp_path: Path, one_ablation: Any, make_frame: Any) -> None:
     written = command.build([one_ablation], make_frame(VALUES), tmp_path)
     assert all(path.exists() for path in written)
-    assert len(written) == 11
+    assert len(written) == 12
     page = (tmp_path / "index.html").read_text()
     tags = read(page)
     assert [attrs for tag, attrs in tags.seen if tag == "script"] == [{}]  # the page's own
@@ -228,3 +228,31 @@ def test_an_ablation_that_was_never_measured_has_no_variant(tmp_path: Path, make
     (part,) = parts_in([make_ablation()], tmp_path)
     assert part.scales == ["desk"]
     assert part.svg is None
+
+
+def test_the_same_measurements_give_the_same_bytes_whatever_labels_hold(
+    tmp_path: Path, make_ablation: Any, make_frame: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "ablation_names", lambda: [])
+    label = "遮罩 </script><b>75</b> & größer"
+    table = make_ablation(rows={"a": {"ft": 84.0}, label: {"ft": 85.0}}, claims=(f"ft[{label}] > ft[a]",))
+    frame = make_frame({("a", "finetune/top1"): [50.0, 51.0], (label, "finetune/top1"): [49.0]})
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    written = [command.build([table], frame, place) for place in (once, twice)]
+    for first, second in zip(*written, strict=True):
+        assert first.relative_to(once) == second.relative_to(twice)
+        assert first.read_bytes() == second.read_bytes(), first
+    tags = read((once / "index.html").read_text())
+    assert label in tags.text
+    assert "b" not in {tag for tag, _ in tags.seen}
+    assert [tag for tag, _ in tags.seen].count("script") == 1
+
+
+def test_a_value_that_is_no_number_is_refused_with_its_row_and_seed(
+    tmp_path: Path, no_runs: Path, one_ablation: Any, make_frame: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = make_frame({("random 75", "finetune/top1"): [47.0, float("nan")]})
+    no_runs.mkdir()
+    frame.to_csv(no_runs / "mask_sampling.csv", index=False, na_rep="nan")
+    assert command.main([f"out={tmp_path / 'nowhere'}", f"report_dir={tmp_path}"]) == 1
+    assert "holds nan for finetune/top1 of row 'random 75', seed 1" in capsys.readouterr().err
