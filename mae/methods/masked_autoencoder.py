@@ -96,7 +96,7 @@ class Decoder(nn.Module):
     def __init__(self, encoder: Encoder, shape: DecoderShape, outputs: int) -> None:
         super().__init__()
         self.grid, self.prefix, self.shape = encoder.grid, encoder.prefix, shape.transformer(encoder)
-        width = self.shape.width
+        self.table, width = shape.positions, self.shape.width
         self.embed = nn.Linear(encoder.shape.width, width, bias=shape.embed_bias)
         # with mask tokens in the encoder (Table 1c) the dropped positions arrive encoded
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width)) if encoder.mask_token is None else None
@@ -107,6 +107,10 @@ class Decoder(nn.Module):
         self.apply(initialise)
         if self.mask_token is not None:
             nn.init.normal_(self.mask_token, std=0.02)
+
+    def keep_positions(self, table: Tensor) -> None:
+        """Put ``table: (1, N, D)`` in the place of the fixed positions; the state then holds it."""
+        self.register_buffer("positions", table.to(self.positions.device), persistent=True)
 
     def forward(self, latent: Tensor, mask: Mask, predicted: slice = slice(None)) -> Tensor:
         """Decode ``latent: (B, prefix + K, D)`` to predictions ``(B, M, outputs)`` for ``mask.drop[:, predicted]``."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mae.methods.masked_autoencoder import Decoder
 from mae.model import Encoder
 from mae.weights.names import Weights
 from mae.weights.positions import positions_for, split
@@ -86,11 +87,46 @@ def adapt(weights: Weights, encoder: Encoder) -> Fit:
     return Fit(state, used, tuple(missing), unused, tuple(changes))
 
 
-def load(encoder: Encoder, fit: Fit) -> None:
-    """Fill ``encoder`` with what ``adapt`` made for it."""
+def adapt_decoder(weights: Weights, decoder: Decoder) -> Fit:
+    """What ``decoder`` takes of ``weights``, which ``read_decoder`` found. ValueError, with the name, where none fits.
+
+    Positions are treated as those of an encoder. The class token has none here: where the weights give it one that is
+    not zero, they are refused. A projection without a bias gets one of zeros where ``decoder`` has one.
+    """
+    tensors, changes, own = dict(weights.tensors), [], decoder.state_dict()
+    table = tensors.pop("positions", None)
+    if table is not None:
+        position, patches = split(table, decoder.grid, class_token=decoder.prefix > 0, still=False)
+        if position is not None and position.any():
+            raise ValueError("the decoder of the weights has a position for its class token, which this one lacks")
+        table, words = positions_for(decoder, patches, still=False)
+        changes += [f"decoder: {words}"] if words else []
+    if "embed.bias" in own and "embed.bias" not in tensors:
+        tensors["embed.bias"] = torch.zeros_like(own["embed.bias"])
+        changes.append("the projection to the decoder gets a bias of zeros")
+    wanted = own.keys() - {"positions"}
+    if lacking := sorted(wanted - tensors.keys()):
+        raise ValueError(f"the weights have no {lacking[0]}, which this decoder needs; choose one that they fit")
+    if left := sorted(tensors.keys() - wanted):
+        raise ValueError(f"the weights have {left[0]}, which this decoder lacks; choose one that they fit")
+    for name in sorted(wanted):
+        if tensors[name].shape != own[name].shape:
+            raise ValueError(
+                f"{name} is {tuple(tensors[name].shape)} in the weights and {tuple(own[name].shape)} in this decoder; "
+                f"choose one of their width, depth and patch size"
+            )
+    state = {name: tensors[name] for name in own if name in wanted}
+    used = tuple(state)
+    if table is not None:
+        state["positions"], used = table, (*used, "positions")
+    return Fit(state, used, (), weights.aside, tuple(changes))
+
+
+def load(model: Encoder | Decoder, fit: Fit) -> None:
+    """Fill ``model`` with what ``adapt`` or ``adapt_decoder`` made for it."""
     if "positions" in fit.state:
-        encoder.keep_positions(fit.state["positions"])
-    encoder.load_state_dict(dict(fit.state))
+        model.keep_positions(fit.state["positions"])
+    model.load_state_dict(dict(fit.state))
 
 
 def _reads_pictures(weight: Tensor | None, encoder: Encoder) -> bool:

@@ -49,10 +49,28 @@ ELSEWHERE = re.compile(
     r"^(decoder|encoder_to_decoder|head[._]|heads\.|fc_norm\.|classifier\.|pooler\.|neck\.|(embeddings\.)?mask_token$)"
 )
 
+#: The projection from the encoder, by which a decoder is found among all tensors, and what stands before its names.
+PROJECTION = re.compile(
+    r"^(?P<prefix>(?:.*\.)?)(?:decoder\.embed|decoder_embed|decoder\.decoder_embed|encoder_to_decoder)\.weight$"
+)
+
+#: What of a prefix belongs to its decoder.
+OF_DECODER = re.compile(r"^(decoder[._]|encoder_to_decoder\.|mask_token$)")
+
+#: Names of decoders elsewhere and here; those of blocks follow as they do in encoders.
+DECODER_RENAMES = (
+    (r"^encoder_to_decoder\.", "embed."),
+    (r"^decoder[._](decoder_)?", ""),
+    (r"^pred\.", "head."),
+    (r"^(encoder\.)?layers?\.", "blocks."),
+)
+
 
 @dataclass(frozen=True)
 class Weights:
-    """``tensors`` by their names in ``Encoder``, float32 on the CPU; ``aside`` names what else was there, as there.
+    """``tensors`` by their names in ``Encoder`` or ``Decoder``, float32 on the CPU.
+
+    ``aside`` names what else was there, as there.
 
     ``embed.weight`` is ``(D, pt, ph, pw, C)`` where that is known, else ``(D, pt * ph * pw * C)``. ``positions`` is the
     table ``(1, prefix + N, D)`` that came with them, if one did.
@@ -70,7 +88,7 @@ def read(path: Path | str) -> Weights:
     when the file cannot be read, holds no encoder, or one whose numbers are not finite.
     """
     path = Path(path)
-    found = {WRAPPERS.sub(r"\1", name): tensor for name, tensor in tensors_at(path).items()}
+    found = _unwrapped(path)
     places = [match for match in map(PATCHES.match, found) if match and "decoder" not in match["prefix"]]
     if not places:
         raise ValueError(f"{path} holds no patch embedding under a name known here; give the weights of a ViT")
@@ -85,14 +103,45 @@ def read(path: Path | str) -> Weights:
             tensors[_renamed(inside)] = tensor.float()
         else:
             aside.append(name)
-    if broken := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
-        raise ValueError(f"{path} has numbers in {broken} that are not finite; give the weights of another training")
-    tensors = _fused(tensors)
+    tensors = _fused(_finite(tensors, path))
     weight = tensors["embed.weight"]
     if weight.ndim > 2:  # a convolution: (D, C, [pt,] ph, pw) -> (D, pt, ph, pw, C), the order of Grid.patchify
         weight = weight.movedim(1, -1)
         tensors["embed.weight"] = weight if weight.ndim == 5 else weight.unsqueeze(1)
     return Weights(tensors, tuple(aside))
+
+
+def read_decoder(path: Path | str) -> Weights:
+    """The decoder in the file, or the folder of transformers, at ``path``, by its names in ``Decoder``.
+
+    Files of MAE, VideoMAE, transformers and of this project have one. ValueError as for ``read``, and when there is an
+    encoder alone.
+    """
+    path = Path(path)
+    found = _unwrapped(path)
+    place = next((match for match in map(PROJECTION.match, found) if match), None)
+    if place is None:
+        raise ValueError(f"{path} holds no decoder; give the checkpoint of a pre-training, which has one")
+    tensors, aside = {}, []
+    for name, tensor in found.items():
+        inside = name.removeprefix(place["prefix"])
+        if name.startswith(place["prefix"]) and OF_DECODER.match(inside) and tensor.is_floating_point():
+            for pattern, ours in DECODER_RENAMES:
+                inside = re.sub(pattern, ours, inside)
+            tensors[_renamed(inside)] = tensor.float()
+        else:
+            aside.append(name)
+    return Weights(_fused(_finite(tensors, path)), tuple(aside))
+
+
+def _unwrapped(path: Path) -> dict[str, Tensor]:
+    return {WRAPPERS.sub(r"\1", name): tensor for name, tensor in tensors_at(path).items()}
+
+
+def _finite(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    if broken := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+        raise ValueError(f"{path} has numbers in {broken} that are not finite; give the weights of another training")
+    return tensors
 
 
 def _renamed(name: str) -> str:

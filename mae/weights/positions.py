@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mae.grid import POSITIONS, Grid
+from mae.methods.masked_autoencoder import Decoder
 from mae.model import Encoder
 
 #: How far apart two tables may lie that are the same but for half precision.
@@ -74,7 +75,7 @@ def resampled(table: Tensor, places: tuple[int, int, int], grid: Grid) -> Tensor
     return table
 
 
-def positions_for(encoder: Encoder, table: Tensor, *, still: bool) -> tuple[Tensor | None, str]:
+def positions_for(encoder: Encoder | Decoder, table: Tensor, *, still: bool) -> tuple[Tensor | None, str]:
     """What stands for positions in ``encoder`` after weights with ``table: (N, D)``: a table ``(1, N, D)``, and how.
 
     None keeps the encoder's own fixed ones: where ``table`` holds the same, where it is the sinusoid over the tokens of
