@@ -19,6 +19,7 @@ TITLES = {
     "refused": "reasons why a run refuses the set",
     "unreadable": "unreadable files",
     "short": "clips with too few frames",
+    "damaged": "clips with damaged frames, which a run reads as they are",
     "leakage": "identical files in training and testing (leakage)",
     "mislabelled": "identical files under two classes",
     "duplicates": "identical files within a class",
@@ -37,8 +38,8 @@ class VerifyReport:
     ``leakage``, ``mislabelled`` and ``duplicates`` hold groups of names with the same bytes; a group stands
     in the first of the three that applies. ``sizes``: (width, height) with counts, ``channels`` likewise;
     ``counts``: files by split and class; ``other_files``: files of another kind, by suffix. Of clips ``frames`` counts
-    those of each length, ``readers`` those that each reader reads, ``short`` names those that are too short.
-    ``refused`` are the words in which a run refuses the set as a whole.
+    those of each length, ``readers`` those that each reader reads, ``short`` names those that are too short,
+    ``damaged`` those with damaged frames. ``refused`` are the words in which a run refuses the set as a whole.
     """
 
     root: str
@@ -57,6 +58,7 @@ class VerifyReport:
     sizes: dict[str, int]
     other_files: dict[str, int]
     short: tuple[tuple[str, str], ...] = ()
+    damaged: tuple[tuple[str, str], ...] = ()
     frames: dict[int, int] = field(default_factory=dict)
     readers: dict[str, int] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
@@ -96,7 +98,9 @@ class VerifyReport:
             lines.append(f"PROBLEM {len(found)} {TITLES[kind]}")
             for item in found[:SHOWN]:
                 shown = (
-                    item if isinstance(item, str) else (": " if kind in ("unreadable", "short") else " = ").join(item)
+                    item
+                    if isinstance(item, str)
+                    else (": " if kind in ("unreadable", "short", "damaged") else " = ").join(item)
                 )
                 lines.append(f"  {shown}")
             if len(found) > SHOWN:
@@ -106,7 +110,7 @@ class VerifyReport:
 
 
 class Seen(NamedTuple):
-    """Of one file: digest of its bytes ("" if unreadable), channels, "WxH", why it is unreadable; frames, reader."""
+    """Of one file: digest of its bytes ("" if unreadable), channels, "WxH", why it is unreadable; of clips more."""
 
     digest: str
     channels: int
@@ -114,6 +118,7 @@ class Seen(NamedTuple):
     failure: str
     frames: int = 1
     reader: str = ""
+    damage: str = ""
 
 
 class Shares(NamedTuple):

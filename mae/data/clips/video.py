@@ -35,7 +35,8 @@ class Video:
     """An open clip: ``frames`` is their number, ``reader`` what reads it.
 
     It is the thread's only one: opening another closes it. A folder of pictures is a clip, too. With ``in_order`` each
-    reading decodes a film from its first frame on, which needs no jump.
+    reading decodes a film from its first frame on, which needs no jump. ``damaged`` are the frames that were read and
+    that PyAV's decoder called damaged; decord says nothing of that.
     """
 
     def __init__(self, path: Path, *, in_order: bool = False, limit: float = LIMIT) -> None:
@@ -43,6 +44,7 @@ class Video:
         answer = self._decoder.ask({"open": os.fspath(path), "in_order": in_order, "limit": limit})
         self.frames: int = answer["frames"]
         self.reader: str = answer["reader"]
+        self.damaged: list[int] = []
 
     def read(
         self,
@@ -62,7 +64,7 @@ class Video:
         sized = {"short_side": short_side, "size": size and list(size), "channels": channels}
         request = {"read": list(ids), **sized, "limit": self.limit}
         answer = self._decoder.ask(request)
-        self.reader = answer["reader"]
+        self.reader, self.damaged = answer["reader"], answer["damaged"]
         return self._decoder.pixels(answer["shape"])
 
 

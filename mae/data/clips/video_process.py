@@ -107,7 +107,11 @@ def serve() -> None:
                 assert reader is not None
                 scaling = Scaling(request["size"], request["short_side"], request["channels"])
                 pixels = stacked(reader.read(request["read"]), scaling)
-                answer = {"shape": pixels.shape, "reader": reader.name}
+                answer = {
+                    "shape": pixels.shape,
+                    "reader": reader.name,
+                    "damaged": sorted(getattr(reader, "damaged", ())),
+                }
         except Exception as error:  # any: the file is unusable, and the next one must be served
             answer = {"error": describe(error, Path(path))}
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -101,6 +103,31 @@ def test_a_clip_whose_frames_by_number_are_others_than_in_order_is_found(
     report = verify_clips(folder, least=8, workers=1)
     assert [name for name, _ in report.unreadable] == ["train/run/9.mp4", "train/swim/9.mp4"]
     assert all("by number is another than in order (" in why for _, why in report.unreadable)
+
+
+def test_films_with_bits_flipped_are_named_where_the_decoder_meets_the_damage(tmp_path: Path) -> None:
+    texture = np.kron(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8), np.ones((8, 8, 1), "u1"))
+    frames = np.stack([texture[place : place + 64, place : place + 96] for place in range(40)])
+    whole = write(tmp_path / "whole.mp4", frames, options={"g": "10", "bf": "2"}).read_bytes()
+    begin = whole.index(b"mdat") + 4
+    for seed in range(12):
+        flipped = bytearray(whole)
+        for place in np.random.default_rng(seed).integers(begin, begin + len(whole) * 3 // 4, 3):
+            flipped[place] ^= 1 << seed % 8
+        (tmp_path / f"{seed}.mp4").write_bytes(flipped)
+    met = set()
+    for path in tmp_path.iterdir():
+        with contextlib.suppress(av.FFmpegError), av.open(str(path)) as container:
+            if any(frame.is_corrupt for frame in container.decode(video=0)):
+                met.add(path.name)
+    report = verify_clips(tmp_path, least=2, workers=1)
+    named = {name for name, _ in report.damaged}
+    refused = {name for name, _ in report.unreadable}
+    assert "whole.mp4" not in named | refused
+    assert met <= named | refused
+    assert len(named | refused) >= 8
+    assert all(f"of {len(frames)} frames, the first" in why for _, why in report.damaged)
+    assert not report.clean
 
 
 def test_folders_of_frames_are_hashed_by_their_pictures(tmp_path: Path) -> None:

@@ -41,11 +41,13 @@ class AvReader:
     """A film through PyAV: from the last start before the frames asked for, or ``in_order`` from the film's first.
 
     A jump is believed when it leads to the very packets that the index lists, and the decoder calls the first frame a
-    key frame; else all is read in order, from then on.
+    key frame; else all is read in order, from then on. ``damaged`` are the frames asked for that the decoder called
+    damaged: it notices most flipped bits, and fills in what they spoiled.
     """
 
     def __init__(self, path: str, index: Index, *, in_order: bool = False) -> None:
         self.path, self.index, self.frames = path, index, index.frames
+        self.damaged: set[int] = set()
         self._jumps = len(index.starts) > 1 and not in_order
 
     @property
@@ -78,6 +80,8 @@ class AvReader:
                 while now < wanted:
                     now, frame = next(frames, (self.frames, None))
                     if frame is not None and now == wanted:
+                        if frame.is_corrupt:
+                            self.damaged.add(now)
                         colours: Any = reformatter.reformat(frame, format="rgb24").to_ndarray()
                         pixels = upright(colours, frame)
                 if now > wanted:
