@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := out=$(VENV)-lowest/outputs report_dir=$(VENV)-lowest/reports
 
-.PHONY: help table check test lint types report ui clean
+.PHONY: help table check test lint types lowest report ui clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -31,6 +32,14 @@ lint: $(VENV)/.dev ## ruff
 
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
+
+lowest: ## smoke tables, a search and the report with the oldest versions that pyproject.toml allows (PYTHON=python3.10)
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	sed -n '/^dependencies/,/^]/s/^ *"\([A-Za-z0-9_-]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > $(VENV)-lowest/oldest.txt
+	$(VENV)-lowest/bin/pip install -q -c $(VENV)-lowest/oldest.txt -e .
+	$(VENV)-lowest/bin/python experiments/run.py ablation=decoder_depth,video_masking scale=smoke $(LOWEST)
+	$(VENV)-lowest/bin/python experiments/search.py search=masking_ratio scale=smoke trials=3 $(LOWEST)
+	$(VENV)-lowest/bin/python reports/build.py $(LOWEST)
 
 report: $(VENV)/.base ## rebuild tables, figures and page from runs and committed results
 	$(BIN)/python reports/build.py
