@@ -74,7 +74,12 @@ def _asked(form: str, pairs: Sequence[tuple[str, str]], default: str) -> tuple[C
 
 
 def sentences(advice: pd.DataFrame, scale: str) -> list[str]:
-    """Return the lines of one scale as three sentences at most; what is open for the same reason is said once."""
+    """Return the lines of one scale as three sentences at most; what is open for the same reason is said once.
+
+    The scale smoke, which claims nothing, recommends nothing.
+    """
+    if scale == "smoke":
+        return []
     here = advice[advice["scale"] == scale]
     found = []
     for what, lead in _LEADS.items():

@@ -41,5 +41,6 @@ def test_one_seed_decides_nothing_and_says_so_once(make_ablation: Any, make_fram
     found = advice(table_of(make_ablation), frame, "desk")
     assert set(found["what"]) == {"open"}
     assert sentences(found, "desk") == ["Open: worse, ft; same, ft: run two seeds first."]
+    assert sentences(found.assign(scale="smoke"), "smoke") == []
     assert advice(table_of(make_ablation), make_frame({}), "desk").empty
     assert advice(make_ablation(default=None), frame, "desk").empty
