@@ -16,16 +16,16 @@ from experiments.spec import PRETRAIN, Data, Section
 from experiments.stages.sketch import bytes_of, meta_method, recipe_of, shapes_of
 from experiments.stages.stage import Outcome, Stage, unreadable
 from mae.data.clips.sampling import Sampling
-from mae.data.source import Augment, Source
 from mae.footprint import Footprint, State, Way
 from mae.methods import Method
 from mae.methods.collapse import COLLAPSED, spread_of
+from mae.train.accuracy import clips_at_once
 from mae.train.loop import Runtime
 from mae.train.optim import Recipe
 from mae.train.pretrain import pretrain
 
-#: Samples whose features are looked at for a collapse.
-WATCHED = 256
+#: Most samples whose features are looked at for a collapse, and how many of them are drawn.
+WATCHED, PICTURED = 256, 8
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class Pretraining(Stage):
         method = method_of(self.spec).to(runtime.device)
         fitted = pretrain(method, splits.pretrain, augment, self.recipe, runtime)
         source, (view, *_) = splits.views[0]
-        batch = next(iter(source.batches([torch.arange(min(8, len(source)))], runtime.device)))
+        watched = min(WATCHED, clips_at_once(method.encoder.grid), len(source))
+        batch = next(iter(source.batches([torch.arange(watched)], runtime.device)))
         clips = view(batch.images, torch.Generator(runtime.device))
         results = {
             "loss": fitted.loss,
@@ -129,16 +130,14 @@ class Pretraining(Stage):
             "hours": fitted.seconds / 3600,
             "samples_per_second": fitted.samples_per_second,
             "gflops": method.flops() / 1e9,
-            **self._spread(method, source, view, runtime),
+            **_spread(method, clips),
             **unreadable(runtime.world, splits.pretrain),
         }
-        return Outcome(results, method.state_dict(), method.pictures(clips, seed=0), method.note)
+        return Outcome(results, method.state_dict(), method.pictures(clips[:PICTURED], seed=0), method.note)
 
-    @staticmethod
-    @torch.no_grad()
-    def _spread(method: Method, source: Source, view: Augment, runtime: Runtime) -> dict[str, float]:
-        """How far apart the features of samples lie, and whether the training has collapsed."""
-        rows = torch.arange(min(WATCHED, len(source)))
-        batch = next(iter(source.batches([rows], runtime.device)))
-        found = spread_of(method.signature(view(batch.images, torch.Generator(runtime.device))))
-        return {**found._asdict(), **({"collapsed": 1.0} if found.feature_std < COLLAPSED else {})}
+
+@torch.no_grad()
+def _spread(method: Method, clips: Tensor) -> dict[str, float]:
+    """How far apart the features of ``clips`` lie, and whether the training has collapsed."""
+    found = spread_of(method.signature(clips))
+    return {**found._asdict(), **({"collapsed": 1.0} if found.feature_std < COLLAPSED else {})}
