@@ -262,21 +262,23 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-_checked: set[tuple[str, tuple[str, ...], Path | None]] = set()
+_checked: set[tuple[str, tuple[str, ...], tuple[str, ...], Path | None]] = set()
 
 
-def check_overrides(scale: str, overrides: Sequence[str], own: Path | None = None) -> None:
+def check_overrides(scale: str, overrides: Sequence[str], own: Path | None = None, row: Sequence[str] = ()) -> None:
     """Refuse unknown keys and values of another type than the ones they replace. SpecError names the nearest keys.
 
-    ``scale`` is the file of ``conf/scale`` that the overrides are for.
+    ``scale`` is the file of ``conf/scale`` that the overrides are for; ``row`` is what a row sets below them.
     """
-    if not overrides or (scale, tuple(overrides), own) in _checked:
+    under = tuple(override for override in row if override.partition("=")[0] in order(own))
+    seen = (scale, under, tuple(overrides), own)
+    if not overrides or seen in _checked:
         return
     for override in overrides:
         if "=" not in override:
             raise SpecError(f"cannot read {override!r}: write KEY=VALUE")
     chosen = [override for override in overrides if override.partition("=")[0] in order(own)]
-    base = flatten(compose(scale, chosen, own))
+    base = flatten(compose(scale, [*under, *chosen], own))
     sections = {key.rsplit(".", depth)[0] for key in base for depth in range(1, key.count(".") + 1)}
     for override in overrides:
         key, _, value = override.partition("=")
@@ -293,7 +295,7 @@ def check_overrides(scale: str, overrides: Sequence[str], own: Path | None = Non
             raise SpecError(
                 f"{key}={value} has the wrong type: expected {_type_name(base[key])} (as in {key}={base[key]})"
             )
-    _checked.add((scale, tuple(overrides), own))
+    _checked.add(seen)
 
 
 def _same_type(old: Any, new: Any) -> bool:

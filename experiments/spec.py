@@ -176,8 +176,8 @@ def spec_of(
     if any(override.partition("=")[0] == "seed" for override in overrides):
         raise SpecError("seed is set by the plan: seeds=N runs seeds 0 to N - 1")
     option = scale_option(ablation.inputs, scale)
-    check_overrides(option, overrides, ablation.options)
     own = [*at_scale(ablation.base, scale), *at_scale(row.set, scale), *changes]
+    check_overrides(option, overrides, ablation.options, own)
     try:
         layers, wanted = tuple(last_wins([*own, *overrides])), None if stages is None else tuple(sorted(stages))
         return _resolved(option, layers, ablation.options, wanted).but(seed=seed)

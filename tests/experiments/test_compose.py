@@ -142,3 +142,13 @@ def test_a_reference_to_nothing_and_one_to_itself_are_refused(overrides: list[st
     with pytest.raises(SpecError) as refused:
         compose("smoke", overrides)
     assert sentence in str(refused.value)
+
+
+def test_a_key_of_the_method_of_a_row_can_be_set_where_that_method_is() -> None:
+    table = load_ablation("ssl_comparison")
+    rows = table.rows
+    assert spec_of(table, rows["DINO"], "smoke", 0, ["method.momentum=0.9"]).method["momentum"] == 0.9
+    with pytest.raises(SpecError, match=r"unknown key 'method\.momentum'"):
+        spec_of(table, rows["MAE"], "smoke", 0, ["method.momentum=0.9"])
+    with pytest.raises(SpecError, match="wrong type: expected a number"):
+        spec_of(table, rows["DINO"], "smoke", 0, ["method.momentum=high"])
