@@ -2,6 +2,8 @@
 
     <!-- generated: table decoder_depth desk -->      a table as the terminal shows it
     <!-- generated: cell video_masking desk 'tube 90' ssv2 -->   mean, spread and number of seeds of one cell
+    <!-- generated: claims target study -->           the claims of a table, with verdict and evidence
+    <!-- generated: verdicts -->                      how many claims hold, are contradicted, are undecided
     <!-- generated: figure masking_ratio -->          the picture that the text up to the end shows
 
 Each ends with `<!-- end -->`. A variant is named as in file names: `decoder_depth--init=random`.
@@ -20,9 +22,11 @@ import pandas as pd
 from experiments.ablation import load_ablation
 from reports.collect import variant_of
 from reports.files import write_atomically
+from reports.findings import count_verdicts
+from reports.render.markup import markdown_claims
 from reports.render.phrases import measured_text
 from reports.render.text import grid
-from reports.tables import ReportError, all_scales, table
+from reports.tables import ReportError, all_scales, claims_table, table
 
 _MARK = re.compile(r"(<!-- generated: (?P<what>.*?) -->)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
 _PICTURE = re.compile(r"!\[[^\]]*\]\((?P<path>[^)]+)\)")
@@ -116,7 +120,11 @@ def _body(what: str, body: str, frame: pd.DataFrame, path: Path) -> str:
     kind, *names = _words(what, path)
     if kind == "figure":
         return body
+    if kind == "verdicts":
+        return _block(count_verdicts(frame))
     ablation, variant = load_ablation(names[0].partition("--")[0]), variant_of(names[0])
+    if kind == "claims":
+        return _block(markdown_claims(ablation, claims_table(ablation, frame, names[1], variant), names[1]))
     values = table(ablation, frame, names[1], variant)
     if kind == "table":
         return "\n```\n" + "\n".join(line.rstrip() for line in grid(ablation, values, names[1])) + "\n```\n"
@@ -127,11 +135,17 @@ def _body(what: str, body: str, frame: pd.DataFrame, path: Path) -> str:
     return measured_text(line["mean"], line["std"], line["n"])
 
 
+def _block(lines: Sequence[str]) -> str:
+    """Lines of Markdown that stand apart from the marks around them."""
+    return "\n\n" + "\n".join(lines) + "\n\n"
+
+
 def _words(what: str, path: Path) -> Sequence[str]:
     """The words of a mark, as many as its kind takes."""
     words = shlex.split(what)
-    if not words or {"table": 3, "cell": 5, "figure": 2}.get(words[0]) != len(words):
+    if not words or {"table": 3, "cell": 5, "claims": 3, "verdicts": 1, "figure": 2}.get(words[0]) != len(words):
         raise ReportError(
-            f"{path}: cannot read the mark {what!r}; write table NAME SCALE, cell NAME SCALE ROW COLUMN, or figure NAME"
+            f"{path}: cannot read the mark {what!r}; write table NAME SCALE, cell NAME SCALE ROW COLUMN, claims NAME "
+            "SCALE, verdicts, or figure NAME"
         )
     return words

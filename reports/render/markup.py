@@ -64,17 +64,24 @@ def markdown_scale(
     head = ["row"]
     for title in map(escape_markdown, headings(ablation)):
         head += [f"{title}, paper", f"{title}, measured"]
-    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    lines = [table_line(head), table_line(["---", *["---:"] * (len(head) - 1)])]
     for row in table_lines(ablation, values, scale):
         shown = escape_markdown(row.label)
-        lines.append(_line([f"**{shown}** (default)" if row.default else shown, *row.cells]))
+        lines.append(table_line([f"**{shown}** (default)" if row.default else shown, *row.cells]))
     lines += ["", scale_sentence(scale) + " Measured: mean ± standard deviation (seeds)."]
     lines += [escape_markdown(remark) for remark in remarks(ablation, values, scale, variant)]
+    judged = markdown_claims(ablation, claims, scale)
+    return [*lines, "", *judged] if judged else lines
+
+
+def markdown_claims(ablation: Ablation, claims: pd.DataFrame, scale: str) -> list[str]:
+    """Return the lines of a table of claims, from those of `reports.tables.claims_table`; none without a claim."""
     judged = claim_lines(ablation, claims, scale)
-    if judged:
-        lines += ["", _line(["claim", "source", "verdict", "evidence"]), _line(["---"] * 4)]
-        lines += [_line([escape_markdown(text) for text in (c.claim, c.source, c.verdict, c.evidence)]) for c in judged]
-    return lines
+    if not judged:
+        return []
+    texts = [(c.claim, c.source, c.verdict, c.evidence) for c in judged]
+    lines = [table_line([escape_markdown(text) for text in line]) for line in texts]
+    return [table_line(["claim", "source", "verdict", "evidence"]), table_line(["---"] * 4), *lines]
 
 
 def latex(ablation: Ablation, values: pd.DataFrame, claims: pd.DataFrame, variant: str = "") -> str:
@@ -107,5 +114,6 @@ def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _line(cells: list[str]) -> str:
+def table_line(cells: Iterable[str]) -> str:
+    """Return the cells of one row of a Markdown table."""
     return f"| {' | '.join(cells)} |"

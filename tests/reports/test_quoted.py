@@ -83,3 +83,16 @@ def test_a_mark_that_cannot_be_read_is_named(
     with pytest.raises(ReportError, match=said):
         quoted.requoted(mark, make_frame({}), Path("README.md"))
     assert quoted.requoted("no mark, 3.4", pd.DataFrame(), Path("README.md")) == "no mark, 3.4"
+
+
+def test_claims_and_counts_of_verdicts_are_quoted_from_the_evidence(make_frame: Any) -> None:
+    seeds = {("random 75", "finetune/top1"): [83.0, 83.1, 83.2], ("block 75", "finetune/top1"): [70.0, 70.2, 70.1]}
+    frame = make_frame(seeds, scale="study")
+    claims, counts = (
+        quoted.requoted(f"<!-- generated: {what} --><!-- end -->", frame, Path("docs/findings.md"))
+        for what in ("claims mask_sampling study", "verdicts")
+    )
+    assert "| ft\\[random 75\\] \\> ft\\[block 75\\] |" in claims
+    assert "| holds | difference +13.00, as claimed" in claims
+    assert "| study | pictures | paper | 1 | 1 | 0 | 0 | 1 | 0 | 0 |" in counts
+    assert len([line for line in counts.splitlines() if line.startswith("|")]) == 3
