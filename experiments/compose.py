@@ -90,11 +90,32 @@ def compose(
         named = {key.split(".")[1] for key, _ in values if key.startswith("evaluate.")}
         tree["evaluate"] = _needed(tree["evaluate"], named | set(stages))
     for key, value in values:
+        names = key.split(".")
         try:
-            tree = _with(tree, key, key.split("."), _value(key, value))
+            tree = _with(tree, key, names, _value(key, value))
         except KeyError as error:
-            raise SpecError(f"unknown key {key!r}: {nearest(key, flatten(tree))}") from error
+            if names[-1] not in (optional := _unstated(tree, names[:-1])):
+                raise SpecError(f"unknown key {key!r}: {nearest(key, [*flatten(tree), *optional.values()])}") from error
+            tree = _with(tree, key, names, _value(key, value), new=True)
     return resolved(tree)
+
+
+def _unstated(tree: Tree, place: Sequence[str]) -> Mapping[str, str]:
+    """What the class of the section at ``place`` takes and the section does not state: name, and whole key."""
+    from inspect import signature
+
+    from hydra.utils import get_object
+
+    section: Any = tree
+    for name in place:
+        section = section.get(name) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or "_target_" not in section:
+        return {}
+    try:
+        names = signature(get_object(section["_target_"])).parameters
+    except Exception:  # whatever the module that holds the class raises is told where its object is made
+        return {}
+    return {name: ".".join([*place, name]) for name in names if name not in section}
 
 
 def _needed(evaluations: Tree, stages: set[str]) -> Tree:
@@ -210,20 +231,21 @@ def _choices(scale: str, own: Path | None) -> Mapping[str, str | None]:
     return {group: found.get(group, "default") for group in order(own)}
 
 
-def _with(tree: Tree, key: str, names: Sequence[str], value: Any) -> Tree:
+def _with(tree: Tree, key: str, names: Sequence[str], value: Any, new: bool = False) -> Tree:
     """``tree`` with ``value`` at ``names``, the rest of ``key``.
 
-    KeyError where nothing is there, SpecError where it lies in a section that follows another, to be set in its place.
+    KeyError where nothing is there, unless the value is ``new`` to its section. SpecError where it lies in a section
+    that follows another, to be set in its place.
     """
     first, *rest = names
-    if first not in tree:
+    if first not in tree and (rest or not new):
         raise KeyError(first)
-    below = tree[first]
+    below = tree.get(first)
     if rest and isinstance(below, str) and below.startswith("${"):
         followed = ".".join([below[2:-1], *rest])
         raise SpecError(f"{key} follows {followed}: set {followed}, or choose another {key.split('.')[0]}")
     if rest:
-        below = _with(below if isinstance(below, dict) else {}, key, rest, value)
+        below = _with(below if isinstance(below, dict) else {}, key, rest, value, new)
     elif isinstance(below, dict) and isinstance(value, Mapping):
         for name, item in value.items():
             below = _with(below, f"{key}.{name}", [name], item)
@@ -278,14 +300,18 @@ def check_overrides(scale: str, overrides: Sequence[str], own: Path | None = Non
         if "=" not in override:
             raise SpecError(f"cannot read {override!r}: write KEY=VALUE")
     chosen = [override for override in overrides if override.partition("=")[0] in order(own)]
-    base = flatten(compose(scale, [*under, *chosen], own))
+    composed = compose(scale, [*under, *chosen], own)
+    base = flatten(composed)
     sections = {key.rsplit(".", depth)[0] for key in base for depth in range(1, key.count(".") + 1)}
     for override in overrides:
         key, _, value = override.partition("=")
         if key in order(own):
             continue
+        place, _, last = key.rpartition(".")
         if key not in base and key not in sections:
-            raise SpecError(f"unknown key {key!r}: {nearest(key, base)}")
+            optional = _unstated(composed, place.split("."))
+            if last not in optional:
+                raise SpecError(f"unknown key {key!r}: {nearest(key, [*base, *optional.values()])}")
         given = _value(key, value)
         if key in sections and not isinstance(given, dict):
             raise SpecError(f"{key} is a group of keys, not a value: set one of {nearest(key, base)}")

@@ -177,8 +177,8 @@ def spec_of(
         raise SpecError("seed is set by the plan: seeds=N runs seeds 0 to N - 1")
     option = scale_option(ablation.inputs, scale)
     own = [*at_scale(ablation.base, scale), *at_scale(row.set, scale), *changes]
-    check_overrides(option, overrides, ablation.options, own)
     try:
+        check_overrides(option, overrides, ablation.options, own)
         layers, wanted = tuple(last_wins([*own, *overrides])), None if stages is None else tuple(sorted(stages))
         return _resolved(option, layers, ablation.options, wanted).but(seed=seed)
     except SpecError as error:

@@ -152,3 +152,13 @@ def test_a_key_of_the_method_of_a_row_can_be_set_where_that_method_is() -> None:
         spec_of(table, rows["MAE"], "smoke", 0, ["method.momentum=0.9"])
     with pytest.raises(SpecError, match="wrong type: expected a number"):
         spec_of(table, rows["DINO"], "smoke", 0, ["method.momentum=high"])
+
+
+def test_a_value_that_a_class_takes_and_no_file_states_can_be_set() -> None:
+    table = load_ablation("mask_sampling")
+    stated = spec_of(table, table.rows["random 75"], "smoke", 0)
+    given = spec_of(table, table.rows["random 75"], "smoke", 0, ["pretrain.min_lr=1e-5"])
+    assert "min_lr" not in stated.pretrain
+    assert given.pretrain["min_lr"] == 1e-5
+    with pytest.raises(SpecError, match=r"unknown key 'pretrain\.min_rl': did you mean pretrain\.min_lr"):
+        spec_of(table, table.rows["random 75"], "smoke", 0, ["pretrain.min_rl=1e-5"])
