@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := out=$(VENV)-lowest/outputs report_dir=$(VENV)-lowest/reports
 
-.PHONY: help table check test lint types lowest report ui clean
+.PHONY: help table check test lint types docs lowest report ui clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -32,6 +32,9 @@ lint: $(VENV)/.dev ## ruff
 
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev ## the documentation as a site: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lowest: ## smoke tables, a search and the report with the oldest versions that pyproject.toml allows (PYTHON=python3.10)
 	$(PYTHON) -m venv --clear $(VENV)-lowest

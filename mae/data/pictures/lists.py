@@ -14,7 +14,7 @@ from mae.errors import DataError
 
 
 def catalogue(root: Path | str) -> Catalogue:
-    """What a folder holds, or a CSV list with the header path[,label][,split]; DataError on anything else.
+    """What a folder holds, or a CSV list with the header `path[,label][,split]`; DataError on anything else.
 
     The paths of a list start from its folder.
     """
