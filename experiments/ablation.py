@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +11,9 @@ from typing import Any, TypeVar
 import yaml
 
 from experiments.claim_entry import ClaimEntry, claim_entries
-from mae.errors import UserError
+from mae.errors import SpecError as SpecError
+from mae.options import expanded as expanded
+from mae.options import nearest as nearest
 
 try:
     from yaml import CSafeLoader as _Loader  # ten times as fast
@@ -36,12 +36,6 @@ T = TypeVar("T")
 
 class Loader(_Loader):
     """It reads YAML as plain values."""
-
-
-class SpecError(UserError, ValueError):
-    """What was asked for cannot be composed; the message names it and the nearest valid names."""
-
-    status = 2
 
 
 @dataclass(frozen=True)
@@ -117,20 +111,6 @@ class Ablation:
     def options(self) -> Path | None:
         """The folder of a user's own file, which may hold options for groups (``mask/mine.yaml``)."""
         return None if self.file.is_relative_to(CONF) else self.file.parent
-
-
-def expanded(text: str) -> str:
-    """A place as a person writes it: with ``~``, and with names of the environment (``$HOME``)."""
-    return os.path.expandvars(Path(text).expanduser())
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """``did you mean A or B?`` or, when nothing is near, the valid names."""
-    valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"valid: {', '.join(valid[:12])}{f' and {len(valid) - 12} more' if len(valid) > 12 else ''}"
 
 
 def ablation_names() -> list[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.ablation import CONF, SpecError, read_yaml
 from experiments.compose import groups
 from experiments.plan import Job
+from mae.options import answer as answer
+from mae.options import status_of as status_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -74,33 +74,3 @@ def place(jobs: Sequence[Job], finished: dict[str, Run], tracker: Tracker) -> No
     now = {(c.table, c.row, c.seed, job.stage, job.spec.scale): job.fingerprint for job in jobs for c in job.shown}
     for run in finished.values():
         tracker.displace(run, now)
-
-
-def answer(command: Callable[[], int]) -> int:
-    """Exit status of ``command``: its own, or that of an error in words, which is printed. A defect is raised.
-
-    Errors in words carry their ``status``: 2 for what cannot be run, 1 for what failed. What a terminal cannot show is
-    shown as escapes.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if sys.platform == "win32":
-        print("error: this runs on Linux and macOS; on Windows run it in WSL", file=sys.stderr)
-        return 2
-    try:
-        return command()
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if (status := status_of(error)) is None:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return status
-
-
-def status_of(error: Exception) -> int | None:
-    """The exit status of an error that has been put into words, None for a defect."""
-    status: int | None = getattr(error, "status", 1 if isinstance(error, OSError) else None)
-    return status

@@ -204,8 +204,9 @@ def _shared(cells: Sequence[Cell]) -> str:
     return f" (+ {len(cells) - 1} more rows)" if len(cells) > 1 else ""
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(__doc__)
         print(f"Tables: {', '.join(ablation_names())}")
@@ -381,4 +382,4 @@ def _uri(out: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -172,7 +172,8 @@ def describe(options: Options, search: Search, space: Space, study: Study, first
     )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(__doc__)
         print(f"Searches: {', '.join(search_names())}")
@@ -234,4 +235,4 @@ def show(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

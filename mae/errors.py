@@ -14,6 +14,12 @@ class UserError(Exception):
     status: ClassVar[int] = 1
 
 
+class SpecError(UserError, ValueError):
+    """What was asked for is unknown, or cannot be composed; the message names it and the nearest valid names."""
+
+    status = 2
+
+
 class DataError(UserError, ValueError):
     """The data cannot be used as asked."""
 

@@ -96,8 +96,9 @@ def parse(arguments: Sequence[str]) -> Options:
     return options if options.ablation else replace(options, ablation=tuple(ablation_names()))
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 for data that cannot be reported, or 2 for a wrong argument."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(__doc__)
         return 0
@@ -144,4 +145,4 @@ def _quotes(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
