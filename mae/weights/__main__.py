@@ -1,31 +1,66 @@
-"""The command ``python -m mae.weights convert FROM TO format=timm|transformers|safetensors``."""
+"""Weights of a run, or a file of weights, as a folder that another library opens.
+
+Usage: python -m mae.weights convert FROM TO format=timm|transformers|safetensors [KEY=VALUE ...]
+
+  FROM          a run's folder of weights (out/weights/FINGERPRINT), a folder that this or transformers wrote, or a file
+  TO            a folder that does not exist
+  format        which library is to open it; safetensors: this project
+  model         what a file is that does not tell: vit_b16, vit_l16, vit_h14, videomae_vit_b16, ...
+  size, frames  height and width in pixels and number of frames, where a file does not tell
+  report, row   the JSON of a table (report_dir/tables/NAME.json) and the row that the weights are of: metrics with
+                intervals and verdicts then stand in the model card and in the manifest
+
+Exit status: 0 done, 2 what was asked for cannot be done.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mae.errors import UserError
+from mae.errors import SpecError
+from mae.options import answer, expanded, option, read
+from mae.weights.card import measured
 from mae.weights.convert import FORMATS, convert
+from mae.weights.trained import trained
 
-USAGE = f"usage: python -m mae.weights convert FROM TO format={'|'.join(FORMATS)}"
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for, but for what is converted and where to."""
+
+    format: str = option("", choices=FORMATS)
+    model: str = ""
+    size: int | None = option(None, least=1)
+    frames: int | None = option(None, least=1)
+    report: Path | None = None
+    row: str = ""
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command; returns its exit status."""
-    if len(words) != 4 or words[0] != "convert" or not words[3].startswith("format="):
-        print(USAGE, file=sys.stderr)
-        return 2
-    try:
-        convert(Path(words[1]), Path(words[2]), words[3].removeprefix("format="))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
-    except OSError as error:
-        print(f"error: {words[2]} cannot be written: {error.strerror}; choose another folder", file=sys.stderr)
-        return 2
-    print(f"written: {words[2]}")
+    """Run the command; return its exit status."""
+    if not words or any(word in ("-h", "--help", "help") for word in words):
+        print(__doc__)
+        return 0
+    return answer(lambda: run(words), stopped="nothing is kept")
+
+
+def run(words: Sequence[str]) -> int:
+    """Read, convert, and say how the weights were taken."""
+    if len(words) < 3 or words[0] != "convert" or any("=" in word for word in words[1:3]):
+        raise SpecError("write: python -m mae.weights convert FROM TO format=NAME; --help shows the keys")
+    options = read(Options, words[3:])
+    if not options.format:
+        raise SpecError(f"say which library is to open it: format=NAME, one of {', '.join(FORMATS)}")
+    if (options.report is None) != (not options.row):
+        raise SpecError("report= and row= go together: the JSON of a table, and the row that the weights are of")
+    to = Path(expanded(words[2]))
+    found = trained(Path(expanded(words[1])), options.model, size=options.size, frames=options.frames)
+    results = measured(options.report, options.row, found) if options.report else None
+    convert(found, to, options.format, results)
+    print(*found.notes, f"written: {to}", sep="\n")
     return 0
 
 

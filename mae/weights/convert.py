@@ -6,7 +6,6 @@ A folder holds ``model.safetensors``, ``manifest.json``, a model card, and for t
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,10 @@ from torch import Tensor
 from mae.disk import replacing, write_text
 from mae.errors import DataError
 from mae.grid import POSITIONS, Grid
-from mae.weights.names import Weights, read, read_decoder
+from mae.targets import FittedPCA, Pixels
+from mae.weights.architecture import Architecture
+from mae.weights.card import Measured, card, manifest
+from mae.weights.trained import Trained
 
 FORMATS = ("timm", "transformers", "safetensors")
 
@@ -34,101 +36,66 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The ``encoder`` of a training, its ``decoder`` if it has one, by own names, and the ``spec`` that it computed."""
+class Fitted:
+    """The tensors of ``found`` by own names, as its encoder and its decoder load them; no ``decoder`` for None."""
 
+    found: Trained
     encoder: Mapping[str, Tensor]
     decoder: Mapping[str, Tensor] | None
-    spec: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, found: Trained) -> Fitted:
+        """DataError where a part of the encoder is missing, or is one that no other library has."""
+        if found.fit.missing:
+            raise DataError(f"{found.path} has no {found.fit.missing[0]}, as fine-tuned weights; give those before")
+        if "mask_token" in found.fit.state:
+            raise DataError(
+                f"{found.path} has mask tokens in its encoder, which no other library has; give another training"
+            )
+        return cls(found, found.fit.state, found.decoder_fit and found.decoder_fit.state)
 
     @property
-    def grid(self) -> Grid:
-        data = self.spec["data"]
-        return Grid.of(data["frames"], tuple(data["input_size"]), tuple(self.spec["model"]["patch"]), data["channels"])
-
-    @property
-    def width(self) -> int:
-        return len(self.encoder["embed.bias"])
+    def architecture(self) -> Architecture:
+        return self.found.architecture
 
     def positions(self) -> Tensor:
         """The table ``(1, N, D)`` that the encoder adds: its own, or the fixed one."""
-        table = self.encoder.get("positions")
-        return (
-            POSITIONS[self.spec["model"]["positions"]](self.grid, self.width).unsqueeze(0) if table is None else table
-        )
+        table, made = self.encoder.get("positions"), self.architecture
+        return POSITIONS[made.positions](made.grid, made.encoder.width).unsqueeze(0) if table is None else table
 
     def kernel(self) -> Tensor:
         """The patch embedding as a convolution ``(D, C, pt, ph, pw)``."""
-        return self.encoder["embed.weight"].view(self.width, *self.grid.patch, self.grid.channels).movedim(-1, 1)
+        grid = self.architecture.grid
+        return self.encoder["embed.weight"].view(-1, *grid.patch, grid.channels).movedim(-1, 1)
 
 
-def trained(path: Path) -> Trained:
-    """What lies at ``path``: a run's folder of weights, or one that ``convert`` wrote as safetensors.
+def convert(found: Trained, to: Path, kind: str, measured: Measured | None = None) -> None:
+    """Write ``found`` to the new folder ``to`` in the format ``kind``; DataError where none fits.
 
-    DataError when there is no spec beside the weights, when they are damaged, or not those of a plain ViT.
+    ``measured`` is what a report says of them.
     """
-    index, manifest = path / "checkpoint.json", path / "manifest.json"
-    try:
-        if index.is_file():
-            found = json.loads(index.read_text(encoding="utf-8"))
-            file, spec = path / found["file"], found["state"]["spec"]
-        else:
-            file, spec = path / "model.safetensors", json.loads(manifest.read_text(encoding="utf-8"))["spec"]
-        weights = read(file)
-        decoder = _decoder(file)
-        made = Trained(weights.tensors, decoder, spec)
-        if made.encoder["embed.weight"].numel() != made.width * made.grid.patch_dim:
-            raise ValueError(f"{file} has patches of another size than its spec")
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} has no checkpoint.json or manifest.json, which say what the weights are; "
-            "give the folder of a run, out/weights/FINGERPRINT"
-        ) from error
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} has a spec without {error}; give the folder of a run of this version") from error
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    if "mask_token" in made.encoder:
-        raise DataError(f"{path} has mask tokens in its encoder, which no other library has; give another training")
-    return made
-
-
-def _decoder(file: Path) -> Mapping[str, Tensor] | None:
-    try:
-        found: Weights = read_decoder(file)
-    except ValueError as error:
-        if "holds no decoder" in str(error):
-            return None
-        raise
-    return found.tensors
-
-
-def convert(source: Path, to: Path, kind: str) -> None:
-    """Write the weights at ``source`` to the new folder ``to`` in the format ``kind``; DataError where none fits."""
-    if kind not in FORMATS:
-        raise DataError(f"format={kind} is unknown; choose one of {', '.join(FORMATS)}")
     if to.exists():
         raise DataError(f"{to} exists; name a folder that does not")
-    found = trained(source)
-    state, config = {"timm": _timm, "transformers": _transformers, "safetensors": _own}[kind](found)
+    fitted = Fitted.of(found)
+    state, config = {"timm": _timm, "transformers": _transformers, "safetensors": _own}[kind](fitted)
     with replacing(to / "model.safetensors") as draft:
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, draft, {"format": "pt"})
     if config:
         write_text(to / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-    kept = ("model", "data", "method", "pretrain", "augment", "scale", "seed")
-    spec = {key: found.spec[key] for key in kept if key in found.spec}
-    manifest = {"format": kind, "spec": spec, "license": "MIT"}
-    write_text(to / "manifest.json", json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-    write_text(to / "README.md", card(found, kind))
+    write_text(to / "manifest.json", json.dumps(manifest(found, kind, measured), indent=2, sort_keys=True) + "\n")
+    write_text(to / "README.md", card(found, kind, measured))
 
 
-def _own(found: Trained) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    parts = {"encoder": found.encoder, "decoder": found.decoder or {}}
+def _own(found: Fitted) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    raw, target = found.found.decoder, found.architecture.target
+    parts = {"encoder": found.encoder, "decoder": found.decoder or (raw.tensors if raw else {})}
+    if isinstance(target, FittedPCA):
+        parts["target"] = target.state_dict()
     return {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}, {}
 
 
-def _timm(found: Trained) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if found.grid.patch[0] > 1 or found.grid.t > 1 or "class_token" not in found.encoder:
+def _timm(found: Fitted) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if found.architecture.clips or "class_token" not in found.encoder:
         raise DataError("timm has ViTs of pictures with a class token, and these weights are of another kind; "
                         "choose format=transformers")  # fmt: skip
     state = {name: tensor for name, tensor in found.encoder.items() if name.startswith(("blocks.", "norm."))}
@@ -145,14 +112,14 @@ def _behind_class_token(table: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(table[:, :1]), table], 1)
 
 
-def _transformers(found: Trained) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _transformers(found: Fitted) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """ViTMAE for pictures, VideoMAE for clips, with a decoder where there is one."""
-    grid, encoder, decoder = found.grid, found.encoder, found.decoder
-    size = {grid.h * grid.patch[1], grid.w * grid.patch[2]}
+    made, encoder, decoder = found.architecture, found.encoder, found.decoder
+    grid, size = made.grid, set(made.size)
     if len(size) > 1 or grid.patch[1] != grid.patch[2]:
         raise DataError("transformers opens square inputs with square patches only; choose format=safetensors")
     clips = "class_token" not in encoder
-    if clips == (found.spec["model"]["positions"] == "sincos_2d") or (not clips and grid.patch[0] > 1):
+    if clips == (made.positions == "sincos_2d") or (not clips and grid.patch[0] > 1):
         raise DataError("transformers has pictures with a class token and clips without one; choose format=safetensors")
     if clips and "positions" in encoder:
         raise DataError("transformers' VideoMAE has fixed positions and these are others; choose format=safetensors")
@@ -167,24 +134,22 @@ def _transformers(found: Trained) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not clips:
         state["vit.embeddings.cls_token"] = encoder["class_token"]
         state["vit.embeddings.position_embeddings"] = _behind_class_token(found.positions())
-    shape = found.spec["model"]["encoder"]
     config: dict[str, Any] = {
         "model_type": "videomae" if clips else "vit_mae",
         "architectures": ["VideoMAEModel" if clips else "ViTMAEModel"],
-        **_shape(encoder, shape["heads"], ""),
+        **_shape(encoder, made.encoder.heads, ""),
         "image_size": size.pop(),
         "patch_size": grid.patch[1],
         "num_channels": grid.channels,
         "layer_norm_eps": 1e-6,
     }
     if clips:
-        frames = {"num_frames": grid.t * grid.patch[0], "tubelet_size": grid.patch[0]}
+        frames = {"num_frames": made.frames, "tubelet_size": grid.patch[0]}
         config |= {**frames, "use_mean_pooling": False}
-    if decoder is not None:
+    if decoder is not None and made.decoder is not None:
         config["architectures"] = ["VideoMAEForPreTraining" if clips else "ViTMAEForPreTraining"]
-        config |= _shape(decoder, found.spec["method"]["decoder"]["heads"], "decoder_")
-        target = found.spec["method"]["target"]["_target_"]
-        config["norm_pix_loss"] = "Normalised" in target
+        config |= _shape(decoder, made.decoder.heads, "decoder_")
+        config["norm_pix_loss"] = not isinstance(made.target, Pixels)
         if clips and "embed.bias" in decoder:
             raise DataError("transformers' VideoMAE has no bias before its decoder; choose format=safetensors")
         if "mask_token" not in decoder or (clips and "positions" in decoder):
@@ -243,28 +208,3 @@ def _blocks(state: Mapping[str, Tensor], stack: str, clips: bool) -> dict[str, T
             elif which != "key":
                 made[f"{attention}.{which[0]}_bias"] = piece.clone()
     return made
-
-
-def card(found: Trained, kind: str) -> str:
-    """The model card: what was trained on what, and how the folder is opened."""
-    grid, source = found.grid, found.spec["data"]["source"].get("_target_", "unknown")
-    count = sum(math.prod(tensor.shape) for tensor in found.encoder.values())
-    opened = {
-        "timm": "timm.create_model(NAME, num_classes=0, checkpoint_path='model.safetensors')",
-        "transformers": "transformers.AutoModel.from_pretrained(FOLDER)",
-        "safetensors": "mae.weights.read(FOLDER)",
-    }
-    decoder = "with" if found.decoder is not None else "without"
-    return f"""---
-license: mit
----
-# A masked autoencoder
-
-The encoder is a ViT of width {found.width} with {count:,} parameters, {decoder} a decoder beside it. It reads
-{grid.t * grid.patch[0]} x {grid.h * grid.patch[1]} x {grid.w * grid.patch[2]} pixels in patches of {grid.patch}.
-It was pre-trained on `{source}` at the scale `{found.spec.get("scale")}`, with the seed {found.spec.get("seed")}.
-Pictures are normalised by the mean {found.spec["data"]["mean"]} and the deviation {found.spec["data"]["std"]}.
-`manifest.json` holds the whole spec. Metrics are not recorded here.
-
-`{opened[kind]}` opens it.
-"""

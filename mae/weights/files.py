@@ -21,15 +21,16 @@ CONTAINERS = (
     "model_ema", "student", "net",
 )  # fmt: skip
 
-#: What a folder of transformers calls its weights, the first that is there; an index names files beside it.
+#: What a folder of a run or of transformers calls its weights, the first that is there; an index names files beside it.
 IN_FOLDERS = (
+    "checkpoint.json",
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
 
-GIVE = "give a .safetensors or .pth file, or a folder of transformers"
+GIVE = "give a .safetensors or .pth file, or a folder of a run or of transformers"
 
 
 class Aside:
@@ -57,13 +58,13 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     found = next((path / name for name in IN_FOLDERS if (path / name).is_file()), None)
     if found is None:
-        raise ValueError(f"{path} is a folder without {' or '.join(IN_FOLDERS[::2])}; {GIVE}")
+        raise ValueError(f"{path} is a folder without {', '.join(IN_FOLDERS[:2])} or {IN_FOLDERS[3]}; {GIVE}")
     if found.suffix != ".json":
         return [found]
     try:
-        return [
-            path / name for name in sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()))
-        ]
+        index = json.loads(found.read_text(encoding="utf-8"))
+        names = [index["file"]] if found.name == IN_FOLDERS[0] else sorted(set(index["weight_map"].values()))
+        return [path / name for name in names]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{found} is no index of weights; {GIVE}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mae.methods.masked_autoencoder import DecoderShape, MaskedAutoencoder
 from mae.model import Encoder, Transformer
 from mae.targets import Pixels
 from mae.train.checkpoint import Checkpoints
-from mae.weights import adapt, adapt_decoder, load, read, read_decoder
+from mae.weights import adapt, adapt_decoder, load, read, read_decoder, trained
 from mae.weights.__main__ import main
 from tests.weights.test_read import latent, randomised
 
@@ -47,7 +48,7 @@ def drawn(model: MaskedAutoencoder) -> MaskedAutoencoder:
     return model
 
 
-def saved(model: MaskedAutoencoder, folder: Path) -> Path:
+def saved(model: MaskedAutoencoder, folder: Path, target: str = "mae.targets.Pixels") -> Path:
     """The folder of weights that a run leaves, as far as they are read."""
     encoder, grid, decoder = model.encoder, model.encoder.grid, model.decoder.shape
     spec: dict[str, Any] = {
@@ -64,7 +65,7 @@ def saved(model: MaskedAutoencoder, folder: Path) -> Path:
             "mean": [0.5] * 3,
             "std": [0.25] * 3,
         },
-        "method": {"decoder": {"heads": decoder.heads}, "target": {"_target_": "mae.targets.Pixels"}},
+        "method": {"decoder": {"heads": decoder.heads}, "target": {"_target_": target}},
         "scale": "smoke",
         "seed": 0,
     }
@@ -156,12 +157,68 @@ def test_an_own_folder_is_converted_again(tmp_path: Path) -> None:
     assert "smoke" in (tmp_path / "one" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("kind", ["transformers", "safetensors"])
+def test_a_file_from_elsewhere_is_converted_too(kind: str, tmp_path: Path) -> None:
+    model = drawn(model_of(False, 16, 2, 2, 8, 16))
+    source = saved(model, tmp_path / "run")
+    assert main(["convert", str(source), str(tmp_path / "first"), "format=transformers"]) == 0
+    (tmp_path / "first" / "manifest.json").unlink()
+    assert main(["convert", str(tmp_path / "first"), str(tmp_path / "second"), f"format={kind}"]) == 0
+    again = trained(tmp_path / "second").autoencoder(model.strategy)
+    inputs = pixels(model)
+    mask = model.strategy(2, model.encoder.grid, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(again(inputs, mask), model(inputs, mask), rtol=1e-6, atol=1e-6)
+    assert "it is assumed that colours are normalised" in (tmp_path / "second" / "README.md").read_text()
+
+
+def table(folder: Path, seeds: str = "0=48.2 1=50.1") -> Path:
+    cell = {"row": "8", "scale": "smoke", "metric": "ft", "mean": 49.15, "std": 1.3, "n": 2, "seeds": seeds}
+    cell |= {"ci_low": 47.0, "ci_high": 51.3, "verdict": "trend only"}
+    claim = {"claim": "ft[8] > ft[1]", "whose": "paper", "scale": "smoke", "verdict": "holds", "corrected": "undecided"}
+    claim |= {"difference": 3.0, "ci_low": 1.0, "ci_high": 5.0, "level": 0.95, "n": 2}
+    other = claim | {"claim": "ft[1] > ft[2]"}
+    path = folder / "table.json"
+    path.write_text(json.dumps({"table": "decoder_depth", "cells": [cell], "claims": [claim, other]}))
+    return path
+
+
+def test_a_report_puts_intervals_and_verdicts_into_card_and_manifest(tmp_path: Path) -> None:
+    source = saved(model_of(False, 16, 2, 2, 8, 16), tmp_path / "run")
+    words = [f"report={table(tmp_path)}", "row=8"]
+    assert main(["convert", str(source), str(tmp_path / "out"), "format=timm", *words]) == 0
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert told["license"] == "MIT"
+    assert told["results"]["metrics"][0]["ci_high"] == 51.3
+    assert [claim["claim"] for claim in told["results"]["claims"]] == ["ft[8] > ft[1]"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| ft | 49.15 | 47.00 to 51.30 | 2 | trend only |" in card
+    assert "`ft[8] > ft[1]` (paper): holds; corrected: undecided." in card
+
+
+@pytest.mark.parametrize(
+    ("row", "seeds", "words"),
+    [
+        ("9", "0=1", "has no row '9' at the scale of the weights, smoke"),
+        ("8", "1=50", "with the seed 0 of"),
+    ],
+)
+def test_a_report_on_other_weights_is_refused(
+    row: str, seeds: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = saved(model_of(False, 16, 2, 2, 8, 16), tmp_path / "run")
+    told = [f"report={table(tmp_path, seeds)}", f"row={row}"]
+    assert main(["convert", str(source), str(tmp_path / "out"), "format=timm", *told]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("source", "to", "kind", "words"),
     [
         ("run", "run", "timm", "exists; name a folder that does not"),
-        ("run", "out", "onnx", "format=onnx is unknown; choose one of timm"),
-        ("nowhere", "out", "timm", "no checkpoint.json or manifest.json"),
+        ("run", "out", "onnx", "unknown format 'onnx': valid: safetensors, timm, transformers"),
+        ("nowhere", "out", "timm", "it is not there; give a"),
         ("clips", "out", "timm", "choose format=transformers"),
     ],
 )

@@ -134,7 +134,7 @@ def test_safetensors_are_known_by_their_bytes_and_torch_files_by_theirs(tmp_path
 
 
 def test_a_folder_gives_its_weights_whole_or_in_shards(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is a folder without model\.safetensors or pytorch_model\.bin"):
+    with pytest.raises(ValueError, match=r"without checkpoint\.json, model\.safetensors or pytorch_model\.bin"):
         read(tmp_path)
     names = sorted(STATE)
     for number, part in enumerate((names[:3], names[3:])):
