@@ -1,4 +1,4 @@
-"""Phase one: pre-training on unlabelled pictures or clips."""
+"""Phase one: pre-training on pictures or clips, by most methods without labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WATCHED, PICTURED = 256, 8
 
 @dataclass(frozen=True)
 class Pretraining(Stage):
-    """Phase one: the objective of the spec's method on unlabelled pictures or clips."""
+    """Phase one: the objective of the spec's method on pictures or clips, unlabelled unless the method wants labels."""
 
     name: str = PRETRAIN
 
@@ -40,7 +40,7 @@ class Pretraining(Stage):
 
     @property
     def side(self) -> str:
-        return PRETRAIN
+        return "train" if meta_method(shapes_of(self.spec)).labelled else PRETRAIN
 
     @property
     def recipe(self) -> Recipe:
@@ -75,7 +75,7 @@ class Pretraining(Stage):
         return {
             **self._common(),
             "model": self._model(),
-            "data": self._data_identity([PRETRAIN]),
+            "data": self._data_identity([self.side]),
             **{key: self._named(section) for key, section in sections.items()},
         }
 
@@ -83,7 +83,7 @@ class Pretraining(Stage):
         return meta_method(shapes_of(self.spec)).sample_flops()
 
     def flops(self) -> float:
-        return self.sample_flops() * self.recipe.samples_seen(self.data.samples[PRETRAIN])
+        return self.sample_flops() * self.recipe.samples_seen(self.data.samples[self.side])
 
     def parameter_bytes(self) -> int:
         """Bytes of the fp32 parameters of encoder and method."""

@@ -22,12 +22,14 @@ class Method(nn.Module, ABC):
     not fit one another, also on the meta device, so that nothing is trained in vain. ``views`` is the number of
     augmented views of a sample that a step wants, ``least_batch`` the smallest batch that the loss is defined for.
     ``indivisible`` says why a batch must not be done in parts, where a loss is no mean over samples ("samples are told
-    from one another"); it is empty for one that is.
+    from one another"); it is empty for one that is. A kind that is ``labelled`` trains on the labelled part of the
+    data, and its loss is given the labels ``(B,)`` int64 after the views.
     """
 
     views: int = 1
     least_batch: int = 1
-    indivisible: ClassVar[str] = ""
+    indivisible: str = ""
+    labelled: ClassVar[bool] = False
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Phase one trains a method without labels."""
+"""Phase one trains a method, which most do without labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mae.train.views import Views
 
 
 def pretrain(method: Method, source: Source, augment: Augment, recipe: Recipe, runtime: Runtime) -> Fitted:
-    """Train ``method`` on as many augmented views of each sample of ``source`` as it wants, without labels.
+    """Train ``method`` on as many augmented views of each sample of ``source`` as it wants.
 
     What the method must fit first (principal components, a tokenizer) is fitted to such views and becomes a part of it.
     """
@@ -26,7 +26,8 @@ def pretrain(method: Method, source: Source, augment: Augment, recipe: Recipe, r
     choose_attention(method, runtime.device, method.encoder.length(), runtime.precision)
 
     def prepare(batch: Batch, generator: Generator) -> list[Tensor]:
-        return [look(batch.images, generator) for look in looks]
+        seen = [look(batch.images, generator) for look in looks]
+        return [*seen, batch.labels] if method.labelled else seen
 
     def loss(trained: nn.Module, seen: Sequence[Tensor], generator: Generator) -> Tensor:
         return cast(Method, trained).loss(seen, generator)
