@@ -241,9 +241,9 @@ def named_scale(overrides: Overrides, scale: str) -> str:
     return scale if scale in overrides else LIKE.get(scale, scale)
 
 
-def exists(row: Row, scale: str) -> bool:
-    """Whether a row can be made at ``scale``: one whose overrides name scales cannot at any other."""
-    return "all" in row.set or named_scale(row.set, scale) in row.set
+def exists(part: Row | Column, scale: str) -> bool:
+    """Whether a row or a column is there at ``scale``: one whose overrides name scales is not at any other."""
+    return not part.set or "all" in part.set or named_scale(part.set, scale) in part.set
 
 
 def scale_option(inputs: str, scale: str) -> str:

@@ -226,7 +226,8 @@ def _add(cell: Cell, cells: list[Cell]) -> None:
 def stages_by_changes(ablation: Ablation, scale: str) -> dict[tuple[str, ...], list[str]]:
     """The stages of a table by what their columns change at ``scale``, those that change nothing first."""
     found: dict[tuple[str, ...], list[str]] = {}
-    for column in sorted(ablation.columns.values(), key=lambda column: bool(at_scale(column.set, scale))):
+    there = [column for column in ablation.columns.values() if exists(column, scale)]
+    for column in sorted(there, key=lambda column: bool(at_scale(column.set, scale))):
         stages = found.setdefault(tuple(at_scale(column.set, scale)), [])
         if column.stage not in stages:
             stages.append(column.stage)

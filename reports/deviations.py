@@ -106,7 +106,7 @@ def _typed(lines: list[tuple[str, str, str, str]]) -> pd.DataFrame:
 def _recipe(ablation: Ablation, row: Row, scale: str, overrides: tuple[str, ...] | list[str]) -> Recipe:
     facts: dict[str, str] = {}
     updates: dict[str, float] = {}
-    for column in ablation.columns.values():
+    for column in (column for column in ablation.columns.values() if exists(column, scale)):
         flat = flatten(spec_of(ablation, row, scale, 0, overrides, at_scale(column.set, scale)).tree)
         stage, name = column.stage, _STAGES.get(column.stage, column.stage)
         for data in ("data", "evaluate_data"):
