@@ -128,6 +128,7 @@ class Pretraining(Stage):
             "loss": fitted.loss,
             "seconds": fitted.seconds,
             "hours": fitted.seconds / 3600,
+            "samples": float(fitted.steps * self.recipe.batch_size),
             "samples_per_second": fitted.samples_per_second,
             "gflops": method.flops() / 1e9,
             **_spread(method, clips),
