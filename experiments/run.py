@@ -23,6 +23,8 @@ Usage: python experiments/run.py ablation=NAME [scale=NAME] [seeds=N|auto] [plan
   micro_batch   samples that go forward and backward at a time on a device: auto, as many as fit (default), or a number
   sharding      ddp: each device holds the whole model (default); fsdp: each holds its share of it
   recompute     true: keep less in memory, and compute blocks again in the backward pass
+  compile       off, blocks: compile each block, graphs: replay them as CUDA graphs, too, or auto: on a card what its
+                first steps show to be the fastest, on a CPU off (default)
   KEY=VALUE     any key of the spec, for instance mask.ratio=0.6, pretrain.epochs=6, data.samples.train=1000,
                 or an option of a group, for instance model=vit_b16; `plan_only=true` checks it without training
 
@@ -116,6 +118,7 @@ class Options:
     micro_batch: str = AUTO
     sharding: str = option("ddp", choices=("ddp", "fsdp"))
     recompute: bool = False
+    compile: str = option(AUTO, choices=(AUTO, "off", "blocks", "graphs"))
     workers: int = option(0, least=1)
     accelerator: str = option("", choices=accelerators())
     rows: tuple[str, ...] = option((), key="row")
@@ -131,6 +134,8 @@ def parse(arguments: Sequence[str]) -> Options:
         raise SpecError(f"seeds={options.seeds}: give a whole number of at least 1, or auto")
     if options.micro_batch != AUTO and (not options.micro_batch.isdecimal() or int(options.micro_batch) < 1):
         raise SpecError(f"micro_batch={options.micro_batch}: give a whole number of at least 1, or auto")
+    if options.sharding == "fsdp" and options.compile not in (AUTO, "off"):
+        raise SpecError(f"compile={options.compile} goes with sharding=ddp: choose that, or compile=off")
     if options.devices > 1 and options.workers > 1:
         raise SpecError(
             f"devices={options.devices} do one training together, and workers={options.workers} do several side by "
@@ -296,7 +301,7 @@ def sharing_of(options: Options) -> Sharing:
     torchrun = Place.by_torchrun()
     devices = torchrun.size if torchrun else options.devices or 1
     size = None if options.micro_batch == AUTO else int(options.micro_batch)
-    return Sharing(devices, size, options.sharding, options.recompute)
+    return Sharing(devices, size, options.sharding, options.recompute, options.compile)
 
 
 def _workers(jobs: Sequence[Job], options: Options) -> int:

@@ -13,3 +13,4 @@ class Sharing:
     micro_batch: int | None = None
     sharding: str = "ddp"
     recompute: bool = False
+    compile: str = "auto"

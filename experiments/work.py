@@ -153,6 +153,7 @@ def sharing_of(job: Job, place: Workplace) -> Sharing:
         None if size == own else size,
         "fsdp" if fit.sharded else asked.sharding,
         asked.recompute or fit.checkpointing,
+        asked.compile,
     )
     try:
         job.made().check_sharing(found.devices, found.micro_batch, found.sharding)
@@ -172,6 +173,7 @@ def _runtime(job: Job, place: Workplace) -> Runtime:
         micro_batch=sharing.micro_batch,
         sharding=sharing.sharding,
         recompute=sharing.recompute,
+        compile=sharing.compile,
     )
 
 

@@ -40,6 +40,10 @@ class NotDivisible(UserError, ValueError):
     status = 2
 
 
+class CannotCompile(UserError, RuntimeError):
+    """Blocks cannot be compiled on this machine."""
+
+
 class TooLarge(UserError, MemoryError):
     """A step does not fit into the memory of a device, however small its parts are."""
 

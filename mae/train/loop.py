@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import tee
 from typing import Any
 
@@ -19,6 +20,7 @@ from mae.draws import Draws
 from mae.errors import DataError, NotFinite
 from mae.model import recompute
 from mae.train.checkpoint import Checkpoints, unpack
+from mae.train.compiling import AUTO, Compiling
 from mae.train.distributed import shared
 from mae.train.optim import Recipe
 from mae.train.parts import Objective, Parts
@@ -40,6 +42,7 @@ class Runtime:
     ``advance`` the number of steps just done. On several devices every process has its rank in ``world``, and the first
     one observes and writes. ``micro_batch`` items go forward and backward at a time on each device, None for as many as
     fit. ``sharding`` is ``ddp`` or ``fsdp``; ``recompute`` keeps no activations inside the blocks of transformers.
+    ``compile`` is one of ``mae.train.compiling.CHOICES``, and is off where a model is sharded.
     """
 
     seed: int
@@ -53,6 +56,7 @@ class Runtime:
     micro_batch: int | None = None
     sharding: str = "ddp"
     recompute: bool = False
+    compile: str = AUTO
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -120,7 +124,8 @@ def fit(
     With checkpoints, a second call with the same arguments goes on where the first was stopped, to the same numbers;
     it may have other devices or parts, and the numbers are then the same to rounding.
     Raises NotFinite on a loss that is not finite, CheckpointError when a checkpoint is damaged or cannot be written,
-    NotDivisible when a batch cannot be shared out as asked, TooLarge when a step does not fit into memory.
+    NotDivisible when a batch cannot be shared out as asked, TooLarge when a step does not fit into memory,
+    CannotCompile when blocks cannot be compiled as asked.
     """
     steps, device, world = recipe.steps(len(source)), runtime.device, runtime.world
     start, seconds = 0, 0.0
@@ -139,6 +144,7 @@ def fit(
     recompute(model, runtime.recompute)
     trained = shared(model, objective.loss, optimizer, world, runtime.sharding, average)
     parts = Parts(objective, trained, recipe.batch_size, runtime.micro_batch, world, runtime.autocast)
+    compiling = Compiling(model, runtime.compile if trained.model is model else "off", device, steps - start)
     draws = Draws(device)
     asked, read = tee(order(len(source), recipe.batch_size, runtime.seed, start, steps))
     batches = Waited(reading(source, parts.needed).batches(read, device))
@@ -148,13 +154,15 @@ def fit(
         lr = recipe.lr(step, len(source))
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        losses.append(parts.backward(batch, ids, seed_of(runtime.seed, "step", step), draws))
+        backward = partial(parts.backward, batch, ids, seed_of(runtime.seed, "step", step), draws)
+        losses.append(compiling.run(backward))
         trained.reduce()
         optimizer.step()
         if average is not None:
             average.update(model)
         done = step + 1
         after_step(trained.model, done / steps)
+        compiling.end()
         seen += len(batch.labels)
         if done % runtime.log_every == 0 or done == steps:
             mean = _finite_mean(world.sum(torch.stack(losses)), done, recipe.batch_size, runtime)
@@ -172,6 +180,7 @@ def fit(
                     runtime.checkpoints.save(tensors, {"step": done, "seconds": seconds})
             clock = time.perf_counter()
     trained.finish()
+    compiling.finish()
     model.eval()
     return Fitted(steps, seconds, steps * recipe.batch_size / max(seconds, 1e-9), mean)
 

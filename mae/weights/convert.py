@@ -52,7 +52,8 @@ class Fitted:
             raise DataError(
                 f"{found.path} has mask tokens in its encoder, which no other library has; give another training"
             )
-        return cls(found, found.fit.state, found.decoder_fit and found.decoder_fit.state)
+        decoder = None if found.decoder_fit is None else found.decoder_fit.state
+        return cls(found, found.fit.state, decoder)
 
     @property
     def architecture(self) -> Architecture:

@@ -120,7 +120,7 @@ def trained(path: Path | str, model: str = "", *, size: int | None = None, frame
         weights, decoder = read(path), _decoder(path)
     except ValueError as error:
         raise DataError(str(error)) from error
-    tensors = decoder and decoder.tensors
+    tensors = None if decoder is None else decoder.tensors
     architecture = named(model) if model else architecture_of(told, weights.tensors, tensors, path)
     target = architecture.target
     if decoder is not None and target is None and any("target.basis" in name for name in decoder.aside):
