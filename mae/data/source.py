@@ -28,12 +28,40 @@ class Places(NamedTuple):
 
     ``boxes: (N, ..., 4)`` float32 are left, top, right and bottom in pixels from the upper left corner, ``items: (N,)``
     int64 the place in the batch of the item that each box lies in; axes between are frames, if a box has them.
-    ``masks: (B, K, H, W)`` are K maps of every item, of any type, such as a class for each pixel.
+    ``masks: (B, K, H, W)`` are K maps of every item, of any type, such as a class for each pixel. ``labels: (N, ...)``
+    say what is in each box: a class, or which of several classes at once.
     """
 
     boxes: Tensor
     items: Tensor
     masks: Tensor | None = None
+    labels: Tensor | None = None
+
+    def part(self, here: slice) -> Places:
+        """Those of the items ``here`` of the batch, numbered from the first of these."""
+        kept = (self.items >= here.start) & (self.items < here.stop)
+        return Places(
+            self.boxes[kept],
+            self.items[kept] - here.start,
+            None if self.masks is None else self.masks[here],
+            None if self.labels is None else self.labels[kept],
+        )
+
+    def to(self, device: torch.device) -> Places:
+        """The same on ``device``."""
+        return Places(*(None if part is None else sent(part, device) for part in self))  # type: ignore[arg-type]
+
+
+def joined(parts: Sequence[tuple[int, Places | None]]) -> Places | None:
+    """The places of batches of so many items one after the other, in which all have places or none has."""
+    found = [places for _, places in parts if places is not None]
+    if not found:
+        return None
+    starts = torch.tensor([0, *(items for items, _ in parts)]).cumsum(0)
+    items = torch.cat([places.items + start for places, start in zip(found, starts.tolist(), strict=False)])
+    columns = ([places[column] for places in found] for column in (0, 2, 3))
+    boxes, masks, labels = (torch.cat(column) if column[0] is not None else None for column in columns)
+    return Places(boxes, items, masks, labels)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -54,6 +82,11 @@ class Batch(NamedTuple):
     labels: Tensor
     rows: Tensor
     places: Places | None = None
+
+    def part(self, here: slice) -> Batch:
+        """The items ``here`` of the batch, which has a start and an end."""
+        places = None if self.places is None else self.places.part(here)
+        return Batch(self.images[here], self.labels[here], self.rows[here], places)
 
 
 #: All places of a batch.

@@ -43,6 +43,23 @@ class Readout(nn.Module, ABC):
     def forward(self, clips: Tensor) -> Tensor:
         return self.classify(self.features(clips))
 
+    def dense(self, clips: Tensor) -> Tensor:
+        """Encode ``clips`` to maps ``(B, D, t, h, w)``: what a head reads that tells where."""
+        latent: Tensor = self.encoder(self.grid.patchify(clips))[:, self.encoder.prefix :]
+        return latent.transpose(1, 2).unflatten(2, (self.grid.t, self.grid.h, self.grid.w))
+
+    def layer_of(self, name: str) -> int:
+        """Tell a parameter's depth for layer-wise decay: 0 is the embedding, 1..L the blocks, L + 1 norm and head."""
+        if name.startswith("encoder.blocks."):
+            return int(name.split(".")[2]) + 1
+        if name.startswith("encoder.") and not name.startswith("encoder.norm."):
+            return 0
+        return len(self.encoder.blocks) + 1
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters that fine-tuning leaves undecayed although they are not vectors (timm's convention)."""
+        return {"encoder.positions", "encoder.class_token"}
+
 
 class Classifier(Readout):
     """A linear head reads pooled features of the encoder: ``model(clips)`` is ``(B, classes)``.
@@ -130,15 +147,3 @@ class Classifier(Readout):
     def classify(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(self.dropout(self.norm(features)))
         return logits
-
-    def layer_of(self, name: str) -> int:
-        """Tell a parameter's depth for layer-wise decay: 0 is the embedding, 1..L the blocks, L + 1 norm and head."""
-        if name.startswith("encoder.blocks."):
-            return int(name.split(".")[2]) + 1
-        if name.startswith("encoder.") and not name.startswith("encoder.norm."):
-            return 0
-        return len(self.encoder.blocks) + 1
-
-    def no_weight_decay(self) -> set[str]:
-        """Name the parameters that fine-tuning leaves undecayed although they are not vectors (timm's convention)."""
-        return {"encoder.positions", "encoder.class_token"}

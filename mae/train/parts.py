@@ -211,7 +211,7 @@ class Parts:
             rows = step.rows[here]
             self._begin(step, rows, draws)
             with torch.no_grad(), self.autocast():
-                prepared = self.objective.prepare(_batch([tensor[here] for tensor in step.batch[:3]]), draws)
+                prepared = self.objective.prepare(step.batch.part(here), draws)
             self._check_draws(draws)
             own = step.within(rows, self.own)
             found.append((rows[own], [tensor[own] for tensor in prepared]))

@@ -11,6 +11,7 @@ import pytest
 from experiments import assemble, compose, identity, remember, spec
 from experiments.stages import evaluation, pretraining, sketch, stage
 from mae.data.clips.sets import HMDB51, UCF101, ClipFolder, ClipList, SomethingSomething
+from mae.data.keyframes.sets import AVA
 from mae.data.pictures.folder import DecodedFolder, StreamedFolder
 from mae.data.robustness.shifts import CorruptionFolders, Folder
 from mae.data.source import DataSet
@@ -30,7 +31,7 @@ def forget() -> None:
 def files_are_there() -> Iterator[None]:
     """Data sets of files hold whatever is asked of them, and are told apart by their fields; weights fit."""
     with pytest.MonkeyPatch.context() as patch:
-        for kind in (DecodedFolder, StreamedFolder, ClipFolder, ClipList, SomethingSomething, UCF101, HMDB51):
+        for kind in (DecodedFolder, StreamedFolder, ClipFolder, ClipList, SomethingSomething, UCF101, HMDB51, AVA):
             patch.setattr(kind, "reads", DataSet.reads)
             patch.setattr(kind, "holds", DataSet.holds)
         for shift in (Folder, CorruptionFolders):

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from mae.data.augment.places import after, mapped
 from mae.data.augment.resample import unit
-from mae.data.source import Augment, Source
+from mae.data.source import Augment, Batch, Source
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,20 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Picked:
-    """Number ``index`` of stacked crops, which ``then`` finishes; clips that are not stacked are taken as they are."""
+    """Number ``index`` of stacked crops, which ``then`` finishes; clips that are not stacked are taken as they are.
+
+    Boxes of stacked crops are ``(N, K, 4)``.
+    """
 
     index: int
     then: Augment
+
+    def picked(self, batch: Batch) -> Batch:
+        """That crop of each clip of ``batch``, and its boxes there."""
+        if batch.images.ndim != 6 or batch.places is None:
+            return batch
+        places = batch.places._replace(boxes=batch.places.boxes[:, self.index])
+        return batch._replace(images=batch.images[:, self.index], places=places)
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         return self.then(images[:, self.index] if images.ndim == 6 else images, generator)

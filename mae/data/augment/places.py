@@ -27,6 +27,18 @@ class MapsPoints(Protocol):
         ...
 
 
+@runtime_checkable
+class Picks(Protocol):
+    """An augmentation that takes one of several crops that were made where files are read, and does the rest."""
+
+    @property
+    def then(self) -> Augment: ...
+
+    def picked(self, batch: Batch) -> Batch:
+        """The one crop of each item, with its places."""
+        ...
+
+
 class InPlace:
     """An augmentation that changes values and moves nothing."""
 
@@ -38,6 +50,8 @@ def augmented(batch: Batch, augment: Augment, generator: Generator) -> Batch:
     """``batch`` with its images through ``augment``, and its places where the same draws put them."""
     if batch.places is None:
         return batch._replace(images=augment(batch.images, generator))
+    if isinstance(augment, Picks):
+        return augmented(augment.picked(batch), augment.then, generator)
     images, maps = mapped(augment, batch.images, generator)
     height, width = images.shape[-2:]
     places = batch.places if maps is None else moved(batch.places, maps, (height, width))
@@ -60,10 +74,9 @@ def moved(places: Places, maps: Tensor, size: tuple[int, int]) -> Places:
     A box becomes the smallest upright box around its four corners, cut at the border; one that leaves the picture has
     no area. A mask takes the nearest value, 0 from beyond the border.
     """
-    return Places(
-        _moved_boxes(places.boxes, maps[places.items], size),
-        places.items,
-        None if places.masks is None else _moved_masks(places.masks, inverse(maps), size),
+    return places._replace(
+        boxes=_moved_boxes(places.boxes, maps[places.items], size),
+        masks=None if places.masks is None else _moved_masks(places.masks, inverse(maps), size),
     )
 
 

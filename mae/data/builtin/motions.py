@@ -44,7 +44,7 @@ class Paths(NamedTuple):
 
 def paths(motion: str, frames: int, chance: np.random.RandomState) -> Paths:
     """One clip's paths; ``motion`` is one of MOTIONS. Each class draws the same numbers in the same order."""
-    time = _time(frames, chance)
+    time = hurried(frames, chance)
     span = chance.uniform(*SPAN)
     nearest = chance.uniform(NEAREST, FARTHEST - span)
     turn, level = chance.uniform(*TURN), chance.uniform()
@@ -58,37 +58,37 @@ def paths(motion: str, frames: int, chance: np.random.RandomState) -> Paths:
     start, sweep, sway = chance.uniform(0, 2 * np.pi), chance.uniform(*SWEEP), chance.uniform(-SWAY, SWAY)
     # rows count downwards, so a growing angle turns clockwise
     turned = {"orbit clockwise": sweep, "orbit counterclockwise": -sweep}.get(motion, sway)
-    apart = distance[:, None] * _direction(start + turned * (time - 0.5))
+    apart = distance[:, None] * directed(start + turned * (time - 0.5))
 
     free, astray = chance.uniform(0, 2 * np.pi), chance.uniform(-ASTRAY, ASTRAY)
     half, chased, drifted = np.pi * chance.randint(2), chance.uniform(*CHASE), chance.uniform(0, DRIFT)
     heading, travel = (start + half + astray, chased) if motion == "chase" else (free, drifted)
-    drift = travel * (time - 0.5)[:, None] * _direction(heading)
+    drift = travel * (time - 0.5)[:, None] * directed(heading)
     share = chance.uniform(*SHARE)
     digits = np.stack([drift - share * apart, drift + (1 - share) * apart])
     if motion == "pass":
-        digits[chance.randint(2)] += chased * (time - 0.5)[:, None] * _direction(free)
-    digits += np.stack([_tremble(frames, chance) for _ in range(2)])
+        digits[chance.randint(2)] += chased * (time - 0.5)[:, None] * directed(free)
+    digits += np.stack([trembling(frames, chance) for _ in range(2)])
 
-    pan = PAN * chance.uniform() * _direction(chance.uniform(0, 2 * np.pi))
-    camera = (_time(frames, chance) - 0.5)[:, None] * pan + _tremble(frames, chance)
-    zoom = np.exp(chance.uniform(-ZOOM, ZOOM) + chance.uniform(-ZOOM, ZOOM) * (_time(frames, chance) - 0.5))
+    pan = PAN * chance.uniform() * directed(chance.uniform(0, 2 * np.pi))
+    camera = (hurried(frames, chance) - 0.5)[:, None] * pan + trembling(frames, chance)
+    zoom = np.exp(chance.uniform(-ZOOM, ZOOM) + chance.uniform(-ZOOM, ZOOM) * (hurried(frames, chance) - 0.5))
     return Paths(digits, camera, zoom)
 
 
-def _time(frames: int, chance: np.random.RandomState) -> Floats:
+def hurried(frames: int, chance: np.random.RandomState) -> Floats:
     """From 0 to 1, hurrying or tarrying; as often backwards as forwards, so that reversal leaves it alike."""
     power = np.exp(chance.uniform(-HASTE, HASTE))
     even: Floats = np.linspace(0, 1, frames)
     return even**power if chance.randint(2) else 1 - (1 - even) ** power
 
 
-def _direction(angle: Floats | float) -> Floats:
+def directed(angle: Floats | float) -> Floats:
     """Unit vectors ``(..., 2)`` (row, column); 0 points right."""
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1)
 
 
-def _tremble(frames: int, chance: np.random.RandomState) -> Floats:
+def trembling(frames: int, chance: np.random.RandomState) -> Floats:
     """Irregular waves ``(F, 2)`` of one to ``WAVES`` periods per clip."""
     even = np.linspace(0, 1, frames)[:, None]
     waves = np.zeros((frames, 2))

@@ -9,6 +9,8 @@ and zooms over both alike.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -91,14 +93,14 @@ class MovingDigits(DataSet):
     def __call__(self, cache: Path) -> Splits:
         studios = self._studios(Path(cache))
         sets = {}
-        for (name, studio), listing in zip(studios.items(), _filmed(tuple(studios.values())), strict=True):
+        for (name, studio), listing in zip(studios.items(), filmed(tuple(studios.values())), strict=True):
             shown = studio.motions if self.labels == "motion" else studio.digits
             clips = decoded_clips(listing, Path(cache), size=(self.size, self.size), max_failed=0.0)
             sets[name] = clips.labelled(torch.from_numpy(shown), TASKS[self.labels])
         unlabelled = sets["pretrain"].labelled(torch.full((self.pretrain,), -1), ())
         return Splits(unlabelled, sets["train"], sets["test"], sets.get("val"))
 
-    def _studios(self, cache: Path) -> dict[str, _Studio]:
+    def _studios(self, cache: Path) -> dict[str, _Pairs]:
         photos, (glyphs, classes) = material.photographs(), material.handwritten_digits()
         validated = self.val > 0
         studios = {}
@@ -111,44 +113,67 @@ class MovingDigits(DataSet):
             # of the training digits some are kept for validation, so the clips are others
             kind = f"{name}-beside-val" if validated and name in ("pretrain", "train") else name
             made = f"{kind}-{count}-{FILMED}px-{self.frames}-seed{self.seed}-{material.digest()}"
-            studios[name] = _Studio(
+            studios[name] = _Pairs(
                 folder=cache / f"moving_digits-v{self.version}-{made}",
                 glyphs=glyphs[digits],
                 labels=classes[digits],
-                regions=tuple(regions(photos, name, _window(FILMED), validated)),
-                motions=_balanced(count, len(MOTIONS), chance),
-                digits=_balanced(count, len(CLASSES), chance),
+                regions=tuple(regions(photos, name, window_of(FILMED), validated)),
+                count=count,
                 size=FILMED,
                 frames=self.frames,
                 seed=(self.seed, stream),
+                motions=_balanced(count, len(MOTIONS), chance),
+                digits=_balanced(count, len(CLASSES), chance),
             )
         return studios
 
 
 @dataclass(frozen=True)
-class _Studio:
-    """What a process needs to film the clips of one split into ``folder``."""
+class Studio(ABC):
+    """What a process needs to film the ``count`` clips of one split into ``folder``."""
 
     folder: Path
     glyphs: Bytes  # (n, 8, 8), the digits of this split
     labels: Indices
     regions: tuple[Bytes, ...]
-    motions: Indices  # (clips,) what each clip shows
-    digits: Indices
+    count: int
     size: int
     frames: int
     seed: tuple[int, int]
+
+    @abstractmethod
+    def film(self, index: int) -> Bytes:
+        """Clip ``index`` as ``(F, size, size, 3)``, a function of the studio's seed and the index."""
 
     def path(self, index: int) -> Path:
         return self.folder / f"{index:06}.mp4"
 
     def listing(self) -> Listing:
         """All of its files, unlabelled."""
-        count = len(self.motions)
-        return Listing(self.folder, tuple(self.path(index).name for index in range(count)), (-1,) * count, ())
+        names = tuple(self.path(index).name for index in range(self.count))
+        return Listing(self.folder, names, (-1,) * self.count, ())
 
 
-def _filmed(studios: tuple[_Studio, ...]) -> list[Listing]:
+@dataclass(frozen=True)
+class _Pairs(Studio):
+    """Clips of two digits: ``motions`` and ``digits: (clips,)`` say what each shows."""
+
+    motions: Indices
+    digits: Indices
+
+    def film(self, index: int) -> Bytes:
+        chance = np.random.RandomState([*self.seed, index])
+        way = paths(MOTIONS[self.motions[index]], self.frames, chance)
+        seen = seen_by(way.camera, way.zoom, self.size)
+        clip = backdrop(self.regions, seen, chance)
+        pair = chance.choice(np.flatnonzero(self.labels == self.digits[index]), 2, replace=False)
+        for digit, centre in zip(pair, way.digits, strict=True):
+            side = chance.randint(round(SIDE[0] * self.size), round(SIDE[1] * self.size) + 1)
+            clip += (255 - clip) * inked(self.glyphs[digit], side, centre, seen)[..., None]
+        return levels(clip)
+
+
+def filmed(studios: tuple[Studio, ...]) -> list[Listing]:
     """The MP4 files of each studio, after filming those that are not there; all labels are -1."""
     try:
         with ExitStack() as locks:
@@ -156,7 +181,7 @@ def _filmed(studios: tuple[_Studio, ...]) -> list[Listing]:
                 studio.folder.mkdir(parents=True, exist_ok=True)
                 locks.enter_context(locked(studio.folder.with_suffix(".lock")))
             chunks = [chunk for place, studio in enumerate(studios) for chunk in _chunks(place, studio)]
-            total, left = sum(len(studio.motions) for studio in studios), sum(len(chunk.clips) for chunk in chunks)
+            total, left = sum(studio.count for studio in studios), sum(len(chunk.clips) for chunk in chunks)
             workers = default_workers() if left >= 8 * CHUNK else 0
             with tqdm(
                 total=total, initial=total - left, unit="clip", desc="filming", disable=None if left else True
@@ -176,17 +201,17 @@ class _Chunk(NamedTuple):
     clips: list[int]
 
 
-def _chunks(place: int, studio: _Studio) -> list[_Chunk]:
+def _chunks(place: int, studio: Studio) -> list[_Chunk]:
     """What is still to be filmed."""
     there = {path.name for path in studio.folder.iterdir()}
-    todo = [index for index in range(len(studio.motions)) if studio.path(index).name not in there]
+    todo = [index for index in range(studio.count) if studio.path(index).name not in there]
     return [_Chunk(place, todo[first : first + CHUNK]) for first in range(0, len(todo), CHUNK)]
 
 
-def _film_chunk(studios: tuple[_Studio, ...], chunk: _Chunk) -> int:
+def _film_chunk(studios: tuple[Studio, ...], chunk: _Chunk) -> int:
     studio = studios[chunk.place]
     for index in chunk.clips:
-        write_clip(studio.path(index), film(studio, index))
+        write_clip(studio.path(index), studio.film(index))
     return len(chunk.clips)
 
 
@@ -196,38 +221,48 @@ def _balanced(count: int, classes: int, chance: np.random.RandomState) -> Indice
     return np.concatenate(rounds)[:count]
 
 
-def _window(size: int) -> int:
+def window_of(size: int) -> int:
+    """Side in pixels of the photograph's piece that the camera may show in pictures of ``size``."""
     return int(np.ceil(WINDOW * size))
 
 
-def film(studio: _Studio, index: int) -> Bytes:
-    """Clip ``index`` as ``(F, size, size, 3)``, a function of the studio's seed and the index."""
-    size = studio.size
-    chance = np.random.RandomState([*studio.seed, index])
-    way = paths(MOTIONS[studio.motions[index]], studio.frames, chance)
+def seen_by(camera: Floats, zoom: Floats, size: int) -> Floats:
+    """Where the rows and columns of the picture lie on the photograph, in sides of the picture: ``(F, 2, size)``."""
     pixel = (np.arange(size) + 0.5) / size - 0.5
-    # where each row and each column of the picture lies on the photograph: (F, 2, size), in sides of the picture
-    seen = way.camera[:, :, None] + pixel / way.zoom[:, None, None]
+    seen: Floats = camera[:, :, None] + pixel / zoom[:, None, None]
+    return seen
 
-    window = _window(size)
-    region = studio.regions[chance.randint(len(studio.regions))]
+
+def backdrop(regions: Sequence[Bytes], seen: Floats, chance: np.random.RandomState) -> Floats:
+    """A clip ``(F, size, size, 3)`` of a random piece of ``regions``, dimmed, so that digits stand out."""
+    frames, _, size = seen.shape
+    window = window_of(size)
+    region = regions[chance.randint(len(regions))]
     top, left = (chance.randint(length - window + 1) for length in region.shape[:2])
     piece = region[top : top + window, left : left + window].astype(np.float64)
     rows, columns = (_weights(seen[:, axis] * size / MAGNIFIED + window / 2 - 0.5, window) for axis in (0, 1))
     # (F, y, h) @ (h, w * C) -> (F, y, w, C); (F, 1, x, w) @ that -> (F, y, x, C)
-    across = (rows @ piece.reshape(window, -1)).reshape(studio.frames, size, window, 3)
-    photo = columns[:, None] @ across
+    across = (rows @ piece.reshape(window, -1)).reshape(frames, size, window, 3)
+    dimmed: Floats = CONTRAST * (columns[:, None] @ across)
+    return dimmed
 
-    clip = CONTRAST * photo  # dimmed, so that the digits stand out
-    pair = chance.choice(np.flatnonzero(studio.labels == studio.digits[index]), 2, replace=False)
-    for digit, centre in zip(pair, way.digits, strict=True):
-        side = chance.randint(round(SIDE[0] * size), round(SIDE[1] * size) + 1)
-        glyph = enlarge(studio.glyphs[digit : digit + 1], side)[0].astype(np.float64)
-        rows, columns = (
-            _weights((seen[:, axis] - centre[:, axis, None]) * size + side / 2 - 0.5, side) for axis in (0, 1)
-        )
-        ink = (rows @ glyph @ columns.transpose(0, 2, 1))[..., None] / 255
-        clip += (255 - clip) * ink
+
+def inked(glyph: Bytes, side: int, centre: Floats, seen: Floats, scale: Floats | float = 1.0) -> Floats:
+    """How much of each pixel a digit covers, ``(F, size, size)`` in [0, 1].
+
+    ``glyph: (8, 8)`` is enlarged to ``side`` pixels, shown ``scale: (F, 1)`` times as large, around ``centre: (F, 2)``.
+    """
+    size = seen.shape[2]
+    large = enlarge(glyph[None], side)[0].astype(np.float64)
+    rows, columns = (
+        _weights((seen[:, axis] - centre[:, axis, None]) * size / scale + side / 2 - 0.5, side) for axis in (0, 1)
+    )
+    ink: Floats = (rows @ large @ columns.transpose(0, 2, 1)) / 255
+    return ink
+
+
+def levels(clip: Floats) -> Bytes:
+    """``clip`` as bytes."""
     return np.rint(clip).clip(0, 255).astype(np.uint8)
 
 

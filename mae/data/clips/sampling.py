@@ -144,6 +144,33 @@ class Still:
         return torch.tensor([(2 * view + 1) * length // (2 * views)]).expand(self.frames)
 
 
+@dataclass(frozen=True)
+class Around:
+    """Frames ``stride`` apart around a keyframe, half of them before it: detection of actions (AVA).
+
+    Ids past an end of the film are the frame at that end. Of a film without a stated keyframe it is the middle.
+    """
+
+    frames: int
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.stride < 1:
+            raise DataError(f"{self}: give at least one frame and a stride of at least 1.")
+
+    def around(self, length: int, keyframe: int) -> Tensor:
+        """Ids for one example of a film of ``length`` frames."""
+        _require(length, keyframe + 1)
+        return (keyframe + self.stride * (torch.arange(self.frames) - self.frames // 2)).clamp(0, length - 1)
+
+    def train(self, length: int, generator: Generator) -> Tensor:
+        return self.around(length, length // 2)
+
+    def test(self, length: int, view: int, views: int) -> Tensor:
+        _check_view(view, views)
+        return self.around(length, length // 2)
+
+
 def _require(length: int, least: int) -> None:
     if length < least:
         raise DataError(f"has {length} frames, {least} are asked for")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mae.data.files.listing import Listing
 from mae.data.files.tally import Tally
-from mae.data.source import WHOLE, Batch, generators
+from mae.data.source import WHOLE, Batch, Places, generators, joined
 from mae.errors import DataError
 
 #: Bytes of examples that all workers together may have read ahead, in the memory that they share with this process.
@@ -41,9 +41,18 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class PlacedReader(Protocol):
+    """A reader of files in which something lies at places; files may repeat, so it is told the row."""
+
+    def placed(self, path: Path, row: int, generator: Generator) -> tuple[Tensor, Places]:
+        """One uint8 example, and its places, as those of a batch of one; DataError as ``examples`` does."""
+        ...
+
+
 def streamed(
     listing: Listing,
-    reader: Reader,
+    reader: Reader | PlacedReader,
     tally: Tally,
     order: Iterable[Tensor],
     device: torch.device,
@@ -78,7 +87,7 @@ def streamed(
         tally.note(read.rows, read.failed)
         if len(read.rows) or (read.last and not waiting):
             examples, labels = (part.to(device, non_blocking=True) for part in (read.examples, read.labels))
-            waiting.append(Batch(examples, labels, read.rows))
+            waiting.append(Batch(examples, labels, read.rows, None if read.places is None else read.places.to(device)))
         if read.last:
             yield waiting[0] if len(waiting) == 1 else _joined(waiting)
             waiting = []
@@ -87,7 +96,7 @@ def streamed(
 def _joined(waiting: Sequence[Batch]) -> Batch:
     """The parts of a batch as one."""
     images, labels, rows = (torch.cat(column) for column in zip(*(part[:3] for part in waiting), strict=True))
-    return Batch(images, labels, rows)
+    return Batch(images, labels, rows, joined([(len(part.rows), part.places) for part in waiting]))
 
 
 class Part(NamedTuple):
@@ -116,7 +125,7 @@ def parts(order: Iterable[Tensor], size: int, places: slice = WHOLE) -> Iterator
 class _Read(NamedTuple):
     """One part from a worker: examples, labels, their rows, and the rows that could not be read, with the reason.
 
-    ``last`` is True of the last part of a batch.
+    ``last`` is True of the last part of a batch. ``places`` are those of the examples, if they have any.
     """
 
     examples: Tensor
@@ -124,12 +133,13 @@ class _Read(NamedTuple):
     rows: Tensor
     failed: list[tuple[int, str]]
     last: bool
+    places: Places | None = None
 
 
 class _Parts(Dataset[_Read]):
     """Reads parts of batches: an item is one part."""
 
-    def __init__(self, listing: Listing, reader: Reader, seed: int) -> None:
+    def __init__(self, listing: Listing, reader: Reader | PlacedReader, seed: int) -> None:
         self.root, self.reader, self.seed = listing.root, reader, seed
         # One block of bytes: workers would copy a million strings page by page as reference counts change.
         self.names = np.array([os.fsencode(name) for name in listing.names], dtype=np.bytes_)
@@ -140,9 +150,16 @@ class _Parts(Dataset[_Read]):
         examples: list[Tensor] = []
         kept: list[int] = []
         failed: list[tuple[int, str]] = []
+        found: list[tuple[int, Places | None]] = []
         for row, generator in zip(part.rows[places], generators(self.seed, part.rows, places), strict=True):
+            path = self.root / os.fsdecode(bytes(self.names[row]))
             try:
-                read = self.reader.examples(self.root / os.fsdecode(bytes(self.names[row])), generator)
+                if isinstance(self.reader, PlacedReader):
+                    example, own = self.reader.placed(path, row, generator)
+                    read: Sequence[Tensor] = [example]
+                    found.append((1, own))
+                else:
+                    read = self.reader.examples(path, generator)
             except DataError as error:
                 failed.append((row, str(error)))
                 continue
@@ -150,7 +167,7 @@ class _Parts(Dataset[_Read]):
             kept += [row] * len(read)
         pixels = torch.stack(examples) if examples else torch.empty(0, *self.reader.shape, dtype=torch.uint8)
         rows = torch.tensor(kept, dtype=torch.int64)
-        return _Read(pixels, self.labels[rows], rows, failed, part.last)
+        return _Read(pixels, self.labels[rows], rows, failed, part.last, joined(found))
 
 
 def _unchanged(read: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Keyframes of films: what lies where in them, as data sets of action detection state it."""

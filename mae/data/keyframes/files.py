@@ -1,0 +1,156 @@
+"""Clips around keyframes that are read from their films anew for every batch, by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from mae.data.augment.compose import Stacked
+from mae.data.augment.crops import CenterCrop
+from mae.data.augment.places import mapped, moved
+from mae.data.clips.sampling import Around, Sampling
+from mae.data.clips.source import WholeClips
+from mae.data.clips.video import LIMIT, Video
+from mae.data.files.listing import Listing
+from mae.data.files.stream import streamed
+from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
+from mae.data.files.workers import processors
+from mae.data.keyframes.source import Timing, around, placed
+from mae.data.keyframes.table import Keyframes, Task
+from mae.data.source import WHOLE, Augment, Batch, Places
+
+
+class KeyframeFiles(WholeClips):
+    """The keyframes of ``table``; ``films`` lists the film of each, and its classes are the names of all actions.
+
+    Frames have 1 or 3 ``channels``, and are scaled so that the shorter side has ``short_side`` pixels. ``task`` is
+    given where it is tested on.
+    """
+
+    def __init__(
+        self,
+        films: Listing,
+        table: Keyframes,
+        timing: Timing,
+        task: Task | None = None,
+        *,
+        short_side: int,
+        channels: int = 3,
+        workers: int | None = None,
+        max_failed: float = MAX_FAILED,
+    ) -> None:
+        self.films, self.table, self.timing, self.task = films, table, timing, task
+        self.classes, self.short_side, self.channels, self.max_failed = films.classes, short_side, channels, max_failed
+        self.workers = processors() if workers is None else workers
+        names = tuple(f"{key} ({place})" for key, place in zip(table.keys, table.places, strict=True))
+        self.tally = Tally(names, str(films.root), max_failed)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def report(self) -> DecodeReport:
+        """Keyframes used so far, and those that could not be read."""
+        return self.tally.report
+
+    def part(self, ids: Tensor) -> KeyframeFiles:
+        """The keyframes ``ids: (n,)``, numbered from 0; a task is that for these."""
+        rows = ids.tolist()
+        return KeyframeFiles(
+            self.films.part(rows), self.table.part(rows), self.timing, self.task and self.task.part(rows),
+            short_side=self.short_side, channels=self.channels, workers=self.workers, max_failed=self.max_failed,
+        )  # fmt: skip
+
+    def taking(
+        self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
+    ) -> TakenKeyframeFiles:
+        """Clips around the keyframes as ``sampling`` takes them, in training and in testing alike."""
+        return TakenKeyframeFiles(self, around(sampling, repeats), seed, CenterCrop(self.short_side))
+
+
+class TakenKeyframeFiles:
+    """Frames around keyframes in files; ``crop`` is taken of each clip where it is read, and boxes go with it."""
+
+    def __init__(self, whole: KeyframeFiles, sampling: Around, seed: int, crop: Augment) -> None:
+        self.whole, self.sampling, self.seed, self.crop, self.places = whole, sampling, seed, crop, WHOLE
+        self.classes, self.task = whole.classes, whole.task
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    @property
+    def report(self) -> DecodeReport:
+        return self.whole.report
+
+    def through(self, crop: Augment) -> TakenKeyframeFiles:
+        """The same clips, each cropped by ``crop`` before it goes into a batch."""
+        return TakenKeyframeFiles(self.whole, self.sampling, self.seed, crop)
+
+    def part(self, ids: Tensor) -> TakenKeyframeFiles:
+        """The keyframes ``ids: (n,)``, numbered from 0; a task is that for these."""
+        return TakenKeyframeFiles(self.whole.part(ids), self.sampling, self.seed, self.crop)
+
+    def reading(self, places: slice) -> TakenKeyframeFiles:
+        """The same clips, of each of whose batches only ``places`` are read."""
+        found = copy(self)
+        found.places = places
+        return found
+
+    def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
+        """``(B, channels, T, h, w)`` for each index tensor of ``order: (B,)``, with boxes; none that cannot be read."""
+        whole = self.whole
+        reader = KeyframeReader(whole.table, whole.timing, self.sampling, self.crop, whole.short_side, whole.channels)
+        return streamed(
+            whole.films, reader, whole.tally, order, device,
+            seed=self.seed, workers=whole.workers, places=self.places,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeyframeReader:
+    """The clip ``(channels, T, h, w)`` around a keyframe, and its boxes; several crops of it are stacked before."""
+
+    table: Keyframes
+    timing: Timing
+    sampling: Around
+    crop: Augment
+    short_side: int
+    channels: int
+    limit: float = LIMIT
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        crops = (len(self.crop.crops),) if isinstance(self.crop, Stacked) else ()
+        return (*crops, self.channels, self.sampling.frames, self.short_side, self.short_side)
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape)
+
+    def placed(self, path: Path, row: int, generator: Generator) -> tuple[Tensor, Places]:
+        """The clip around the keyframe ``row`` in the film at ``path``, cropped, and its boxes in the crop."""
+        video = Video(path, limit=self.limit)
+        ids = self.sampling.around(video.frames, self.timing.frame(self.table.keys[row]))
+        needed, place = torch.unique(ids, return_inverse=True)
+        read = video.read(needed.tolist(), short_side=self.short_side, channels=self.channels)
+        clip = torch.from_numpy(read)[place].transpose(0, 1)
+        places = placed(self.table, [row], (clip.shape[-2], clip.shape[-1]))
+        if not isinstance(self.crop, Stacked):
+            return _cropped(clip, places, self.crop, generator)
+        crops = [_cropped(clip, places, crop, generator) for crop in self.crop.crops]
+        boxes = torch.stack([own.boxes for _, own in crops], 1)
+        return torch.stack([pixels for pixels, _ in crops]), places._replace(boxes=boxes)
+
+
+def _cropped(clip: Tensor, places: Places, crop: Augment, generator: Generator) -> tuple[Tensor, Places]:
+    """``(C, T, h, w)`` uint8 of ``clip: (C, T, H, W)``, and where its places lie there."""
+    pixels, maps = mapped(crop, clip[None], generator)
+    size = (pixels.shape[-2], pixels.shape[-1])
+    own = places if maps is None else moved(places, maps, size)
+    return pixels[0].mul(255).round_().clamp_(0, 255).to(torch.uint8), own
