@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -57,11 +58,16 @@ def joined(parts: Sequence[tuple[int, Places | None]]) -> Places | None:
     found = [places for _, places in parts if places is not None]
     if not found:
         return None
-    starts = torch.tensor([0, *(items for items, _ in parts)]).cumsum(0)
-    items = torch.cat([places.items + start for places, start in zip(found, starts.tolist(), strict=False)])
-    columns = ([places[column] for places in found] for column in (0, 2, 3))
-    boxes, masks, labels = (torch.cat(column) if column[0] is not None else None for column in columns)
-    return Places(boxes, items, masks, labels)
+    starts = accumulate((items for items, _ in parts), initial=0)
+    items = [places.items + start for (_, places), start in zip(parts, starts, strict=False) if places is not None]
+    masks = [places.masks for places in found if places.masks is not None]
+    labels = [places.labels for places in found if places.labels is not None]
+    return Places(
+        torch.cat([places.boxes for places in found]),
+        torch.cat(items),
+        torch.cat(masks) if masks else None,
+        torch.cat(labels) if labels else None,
+    )
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

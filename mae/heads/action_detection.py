@@ -126,6 +126,8 @@ class ActionDetection(Head):
         for source, augments in splits.views:
             asked = in_order(len(source), clips_at_once(model.grid))
             for batch in source.batches(runtime.world.share(asked), runtime.device):
+                if not len(batch.rows):
+                    continue
                 ids = task.detected.of(batch.rows.tolist()).to(runtime.device)
                 for augment in augments:
                     seen = augmented(batch, augment, Generator(runtime.device))

@@ -41,6 +41,7 @@ def alone(name: str) -> Seen:
         "linear probe, normalised in 4 groups",
         "linear probe on cached features",
         "nearest neighbours",
+        "action detection",
     ],
 )
 def test_two_devices_give_the_losses_gradients_and_accuracies_of_one(two: Pair, name: str) -> None:

@@ -15,11 +15,14 @@ from mae.data.augment.color import ColorJitter, Normalise
 from mae.data.augment.compose import Compose
 from mae.data.augment.crops import CenterCrop, RandomResizedCrop
 from mae.data.augment.rand_augment import rand_augmented_crop
-from mae.data.clips.sampling import Dense
+from mae.data.clips.sampling import Around, Dense
 from mae.data.clips.source import DecodedClips
+from mae.data.keyframes.source import DecodedKeyframes, Timing
+from mae.data.keyframes.table import Key, Keyframes, Task
 from mae.data.source import Images, Splits, View
 from mae.grid import Grid
 from mae.heads import Head
+from mae.heads.action_detection import ActionDetection
 from mae.heads.attentive import AttentiveProbe
 from mae.heads.fine_tuning import FineTune
 from mae.heads.linear_probe import LinearProbe
@@ -108,6 +111,29 @@ def repeated(runtime: Runtime) -> dict[str, float]:
     return FineTune(RECIPE, mix_draws=4, **REGULARISED)(seen, splits, augment, runtime)
 
 
+def boxed(runtime: Runtime) -> dict[str, float]:
+    """Detect actions in one to three boxes of clips of noise."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, (64 * 8, 3, 20, 20), dtype=torch.uint8, generator=generator)
+    films = DecodedClips(frames, torch.arange(65) * 8, torch.arange(64) % 4, ())
+    counts = torch.arange(64) % 3 + 1
+    corner = torch.rand(int(counts.sum()), 2, generator=generator).double() / 2
+    boxes = torch.cat([corner, corner + 0.4], 1)
+    actions = torch.rand(len(boxes), 4, generator=generator) < 0.4
+    keys = tuple(Key(f"{film:02}", 4.0) for film in range(64))
+    offsets, scores = torch.tensor([0, *counts]).cumsum(0), torch.ones(len(boxes), dtype=torch.float64)
+    table = Keyframes(keys, offsets, boxes, actions, scores, ("",) * 64)
+    task = Task(table, table, (0, 1, 3))
+    train, test = (
+        DecodedKeyframes(films, torch.arange(64), table, tuple("abcd"), Timing(1.0), task).taking(Around(4, 1))
+        for _ in range(2)
+    )
+    splits = Splits(train, train, test, views=(View(test, (Compose((CenterCrop(16), NORMALISE)),)),))
+    augment = Compose((MultiScaleCrop(16, flip=True), NORMALISE))
+    seen = encoder(Grid.of(4, (16, 16), (2, 4, 4)), clips=True)
+    return ActionDetection(RECIPE, drop_path=0.3)(seen, splits, augment, runtime)
+
+
 REGULARISED: dict[str, Any] = {
     "drop_path": 0.3,
     "mixup": 0.8,
@@ -131,6 +157,7 @@ TRAININGS: dict[str, Training] = {
     "linear probe on cached features": evaluation(LinearProbe(LARGE, cached=True), augmented=False),
     "attentive probe": evaluation(AttentiveProbe(RECIPE)),
     "nearest neighbours": evaluation(NearestNeighbours(k=3)),
+    "action detection": boxed,
 }
 
 

@@ -23,8 +23,8 @@ READ_AHEAD = 1 << 30
 PARTS_AHEAD = 2
 
 
-class Reader(Protocol):
-    """How one file becomes training examples; it is sent to the worker processes."""
+class Shaped(Protocol):
+    """What is known of the examples of a file before it is read."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,13 +36,17 @@ class Reader(Protocol):
         """Most bytes that the examples of one file take."""
         ...
 
+
+class Reader(Shaped, Protocol):
+    """How one file becomes training examples; it is sent to the worker processes."""
+
     def examples(self, path: Path, generator: Generator) -> Sequence[Tensor]:
         """One uint8 example or several of the file at ``path``; DataError, without the path, if it cannot be used."""
         ...
 
 
 @runtime_checkable
-class PlacedReader(Protocol):
+class PlacedReader(Shaped, Protocol):
     """A reader of files in which something lies at places; files may repeat, so it is told the row."""
 
     def placed(self, path: Path, row: int, generator: Generator) -> tuple[Tensor, Places]:

@@ -106,10 +106,12 @@ class TakenKeyframeFiles:
         """``(B, channels, T, h, w)`` for each index tensor of ``order: (B,)``, with boxes; none that cannot be read."""
         whole = self.whole
         reader = KeyframeReader(whole.table, whole.timing, self.sampling, self.crop, whole.short_side, whole.channels)
-        return streamed(
+        for batch in streamed(
             whole.films, reader, whole.tally, order, device,
             seed=self.seed, workers=whole.workers, places=self.places,
-        )  # fmt: skip
+        ):  # fmt: skip
+            none = placed(whole.table, [], (1, 1)).to(device)  # of a batch of which nothing can be read
+            yield batch if batch.places is not None else batch._replace(places=none)
 
 
 @dataclass(frozen=True)
