@@ -63,7 +63,7 @@ class ActionDetector(Readout):
         """Read ``(N, D)`` off maps ``(B, D, h, w)``: of each channel the largest value of the bins of each box."""
         rois = torch.cat([items[:, None].to(boxes.dtype), boxes], 1)
         height, width = self.grid.patch[1:]
-        scale = torch.tensor([1, 1, height / width, 1, height / width], device=rois.device)
+        scale = torch.tensor([1, height / width, 1, height / width, 1], device=rois.device)
         bins: Tensor = roi_align(maps.float(), rois * scale, BINS, 1 / height, sampling_ratio=-1)
         return bins.amax((2, 3))
 

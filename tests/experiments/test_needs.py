@@ -12,7 +12,7 @@ from experiments.ablation import SpecError, load_ablation
 from experiments.needs import check_needs, needs_of
 from experiments.plan import Job, plan
 
-FILES = ("IMAGENET", "SSV2", "K400", "DALLE_ENCODER", "VIT_B_IN21K", "IMAGENET_C", "IMAGENET_A", "IMAGENET_R")
+FILES = ("IMAGENET", "SSV2", "K400", "AVA", "DALLE_ENCODER", "VIT_B_IN21K", "IMAGENET_C", "IMAGENET_A", "IMAGENET_R")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,12 @@ def test_data_shifts_tokenizer_and_weights_are_needs_of_those_that_read_them() -
 
 @pytest.mark.parametrize(
     ("table", "row"),
-    [("target", "dVAE token"), ("robustness", "MAE ViT-B"), ("video_pretraining_strategy", "ImageNet-21k sup.")],
+    [
+        ("target", "dVAE token"),
+        ("robustness", "MAE ViT-B"),
+        ("video_pretraining_strategy", "ImageNet-21k sup."),
+        ("video_action_detection", "VideoMAE ViT-B K400"),
+    ],
 )
 def test_every_need_of_a_table_of_the_project_says_where_it_is_had(table: str, row: str) -> None:
     assert [need for need in needs_of(at_paper_scale(table, row)) if " in the environment: " not in need.had] == []

@@ -17,10 +17,11 @@ from experiments.stages.evaluation import Evaluation
 from experiments.stages.pretraining import Pretraining
 from mae.data.augment.clip_crops import MultiScaleCrop
 from mae.data.augment.compose import Compose
-from mae.data.augment.crops import RandomResizedCrop
+from mae.data.augment.crops import FixedSizeCrop, RandomResizedCrop
 from mae.data.augment.rand_augment import RandAugment, WholeFrameCrop
-from mae.data.clips.sampling import Dense, Span, Uniform
+from mae.data.clips.sampling import Around, Dense, Span, Uniform
 from mae.data.source import Augment
+from mae.heads.action_detection import ActionDetection
 from mae.heads.classifier import Classifier
 from mae.heads.fine_tuning import FineTune
 from mae.heads.linear_probe import LinearProbe
@@ -226,3 +227,35 @@ def test_a_quarter_of_the_clips_is_seen_for_as_many_steps_as_all_of_them() -> No
     specs = [row("video_data_efficiency", label, "ssv2") for label in ("SSV2 169k", "SSV2 42k, same time budget")]
     steps_of = [Pretraining(spec).steps() for spec in specs]
     assert steps_of[1] == pytest.approx(steps_of[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("model", list(SIZES))
+@pytest.mark.parametrize(("start", "words"), [("pretrained_only", "K400"), ("after_k400_labels", "K400+labels")])
+def test_actions_are_detected_by_table_12(model: str, start: str, words: str) -> None:
+    spec, facts = row("video_action_detection", f"{SIZES[model]} {words}", "map"), FACTS["table12"]
+    evaluation, seen = Evaluation(spec, "action_detection"), facts["input"]
+    head, source = evaluation.head, spec.evaluate_data.source
+    assert isinstance(head, ActionDetection)
+    assert differences(head.recipe, {**facts["all"], **facts[start][model]}) == {}
+    assert (head.drop_path, evaluation.protocol.repeats) == (facts["drop_path"], seen["repeats"])
+    assert evaluation.sampling() == Around(seen["frames"], seen["stride"])
+    assert (source["short_side"], source["least_score"]) == (seen["short_side"], seen["least_score"])
+    crop = steps(augment_of(evaluation.augment, spec.evaluate_data))[0]
+    assert isinstance(crop, FixedSizeCrop)
+    assert (list(crop.size), crop.padding, crop.flip) == ([seen["crop"]] * 2, None, seen["flip"])  # type: ignore[arg-type]
+    encoder, classes = grid_of(spec), spec.evaluate_data.classes
+    assert (encoder.h * 16, encoder.w * 16, classes) == (seen["crop"], seen["crop"], 80)
+
+
+@pytest.mark.parametrize("model", list(SIZES))
+def test_detection_starts_from_kinetics_with_labels_or_without(model: str) -> None:
+    specs = [row("video_action_detection", f"{SIZES[model]} {words}", "map") for words in ("K400", "K400+labels")]
+    starts = [Evaluation(spec, "action_detection").origin() for spec in specs]
+    pretraining, supervised = starts
+    assert isinstance(pretraining, Pretraining)
+    assert isinstance(supervised, Evaluation)
+    larger = Evaluation(row("video_model_size", SIZES[model], "k400"), "k400")
+    assert supervised.head == larger.head
+    assert supervised.origin() is not None
+    found = {start.fingerprint() for start in (pretraining, supervised.origin(), larger.origin())}  # type: ignore[union-attr]
+    assert len(found) == 1
