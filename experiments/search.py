@@ -6,17 +6,24 @@ Usage: python experiments/search.py search=NAME [scale=smoke|desk|study|gpu|pape
   scale         smoke: seconds, proves the plumbing; desk: minutes a trial on two cores (default); study; gpu; paper
   trials        how many trials the study is to have in all (default: 12); finished ones are not made again
   seeds         seeds 0 .. N-1 of every trial, whose mean is maximised (default: 1)
+  sampler       tpe (default), gp (a Gaussian process), random, or grid: the values that the file lists, each once
+  minimise      seconds: a second objective beside accuracy, the seconds spent in the steps of a trial's trainings
+  confirm       after the last trial, its winner and the recipe's own value are trained on so many seeds that no trial
+                had, and tested on the test set (default: 2; 0: never)
   plan_only     true: say what the study holds and what is left of it, and run nothing
   out           the one folder that runs write to: databases, artifacts, checkpoints, cache (default: outputs)
   storage       database of the study (default: sqlite, out/optuna.db), for instance postgresql://USER@HOST/NAME
+  study         name of the study in that database (default: made of the search, the scale and what it computes)
   report_dir    where tables/search_NAME.csv and figures/search_NAME.png go (default: reports)
   device        auto, cpu, cuda, cuda:1, mps (default: auto)
   KEY=VALUE     any other key of the spec, or an option of a group, for instance mask=block
 
-The first trial is the paper's own value. Trials are tested on validation data, since one of them is chosen; the test
-set is left to tables. A training that was done for another trial is not done again. The same
-command resumes a study that was stopped, however it was, and may run in several processes at once. A study belongs to
-what its first trial computes: other seeds, another scale or a changed recipe begin a new one. Exit status: 0 done,
+The first trial is what the recipe of the scale says: at the paper's scale the published value. Trials are tested on
+validation data, since one of them is chosen. A training that was done for another trial is not done again. The same
+command resumes a study that was stopped, however it was, and may run in several processes and on several machines at
+once, which together make exactly the trials asked for; a trial whose process dies is made by another one a minute
+later. A study belongs to what its first trial computes: other seeds, another scale or a changed recipe begin a new
+one. To look at it: pip install optuna-dashboard; optuna-dashboard sqlite:///outputs/optuna.db. Exit status: 0 done,
 1 a run failed, 2 what was asked for cannot be run, 130 stopped by the keyboard.
 """
 
@@ -24,7 +31,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,12 +49,16 @@ from experiments.options import option, read  # noqa: E402
 from experiments.plan import Job, plan, variant  # noqa: E402
 from experiments.preflight import offer_of, parts_used, preflight  # noqa: E402
 from experiments.remember import fingerprint  # noqa: E402
-from experiments.searching.space import Search, Space, load_search, search_names, space_of  # noqa: E402
+from experiments.searching.declared import SAMPLERS, Point, Search, load_search, row_label, search_names  # noqa: E402
+from experiments.searching.space import Space, space_of  # noqa: E402
+from experiments.searching.trials import Result, Trial, best_trial  # noqa: E402
 from experiments.spec import PRETRAIN  # noqa: E402
 from mae.data.files.content import remember_in  # noqa: E402
 
 if TYPE_CHECKING:
-    from experiments.searching.study import Result, Study, Turn
+    from mlflow.entities import Run
+
+    from experiments.searching.study import Study
     from experiments.tracking import Tracker
     from experiments.work import Workplace
 
@@ -60,9 +71,13 @@ class Options:
     scale: str = option("desk", choices=SCALES)
     trials: int = option(12, least=1)
     seeds: int = option(1, least=1)
+    sampler: str = option("tpe", choices=SAMPLERS)
+    minimise: str = option("", choices=("seconds",))
+    confirm: int = option(2, least=0)
     plan_only: bool = False
     out: Path = home() / "outputs"
     storage: str | None = None
+    study: str = ""
     report_dir: Path = home() / "reports"
     device: str = "auto"
     overrides: tuple[str, ...] = ()
@@ -76,18 +91,20 @@ def parse(arguments: Sequence[str]) -> Options:
     return options
 
 
-def jobs_of(search: Search, value: float, options: Options) -> list[Job]:
-    """The trainings of a trial at ``value``: those of a table with this one row."""
+def jobs_of(
+    search: Search, points: Sequence[Point], options: Options, seeds: Sequence[int], tested: str = "val"
+) -> list[Job]:
+    """The trainings at ``points``: those of a table with these rows."""
     precision = offer_of(options.device).precision
-    return plan([search.table([value])], options.scale, options.seeds, options.overrides, precision=precision)
+    return plan([search.table(points, tested)], options.scale, seeds, options.overrides, precision=precision)
 
 
-def study_name(search: Search, first: Sequence[Job], options: Options) -> str:
-    """A name for a person, and a hash of what is maximised and of what the ``first`` trial computes."""
-    identity = {"metric": search.metric, "jobs": [job.fingerprint for job in first]}
-    if search.parameter.log:
-        identity["log"] = "true"
-    return f"{table_name(search.name, variant(options.overrides))}--{options.scale}--{fingerprint(identity)[:8]}"
+def study_name(search: Search, computes: str, options: Options) -> str:
+    """The name that is asked for, or one for a person with a hash of what the study is."""
+    ranges = "; ".join(f"{p}{p.step or ''}" for p in search.parameters)
+    identity = {"computes": computes, "ranges": ranges, "second": options.minimise}
+    name = table_name(search.name, variant(options.overrides))
+    return options.study or f"{name}--{options.scale}--{fingerprint(identity)[:8]}"
 
 
 @dataclass(frozen=True)
@@ -101,29 +118,21 @@ class Bench:
     tracker: Tracker
     place: Workplace
 
-    def make(self, turn: Turn) -> str:
-        """Train what the trial lacks and tell the study; return what there is to say about it."""
-        from mae.errors import NotFinite
+    def make(self, number: int, point: Point) -> list[Result]:
+        """Train what a trial lacks, and read what each of its seeds measured."""
+        jobs = jobs_of(self.search, [point], self.options, range(self.options.seeds))
+        finished = self.done(jobs, {"study": self.study.name, "trial": number})
+        results = self.results(jobs, finished)
+        print(self._said(Trial(number, point, point, tuple(results))), flush=True)
+        return results
 
-        value = self.space.settle(turn.suggested)
-        try:
-            results = self._measure(turn, value)
-        except NotFinite as error:
-            return f"trial {turn.number}: {self.search.parameter.key}={value:g} diverged: " + (
-                self.study.prune(turn, value, f"diverged: {error}").reason
-            )
-        trial = self.study.complete(turn, value, results)
-        return (
-            f"trial {trial.number}: {self.search.parameter.key}={value:g} gives {self.search.metric} {trial.mean:.2f}"
-        )
+    def done(self, jobs: Sequence[Job], tags: Mapping[str, object]) -> dict[str, Run]:
+        """Do those of the jobs that are not done yet; return the finished runs by fingerprint.
 
-    def _measure(self, turn: Turn, value: float) -> list[Result]:
-        """The metric at ``value`` for every seed."""
+        Runs that are made for it get ``tags``; those of the first that asked stay.
+        """
         from experiments.execute import execute
-        from experiments.searching.study import Result
-        from experiments.tracking import results_of
 
-        jobs = jobs_of(self.search, value, self.options)
         finished = self.tracker.finished()
         place(jobs, finished, self.tracker)
         if todo := pending(jobs, set(finished), self.options.out):
@@ -131,44 +140,68 @@ class Bench:
             try:
                 execute(todo, self.tracker, self.place)
             finally:
-                self._tag(todo, turn)
+                self._tag(todo, tags)
             finished = self.tracker.finished()
-        results = []
+        return finished
+
+    def results(self, jobs: Sequence[Job], finished: Mapping[str, Run]) -> list[Result]:
+        """The metric of each seed of one point, and the seconds of all its trainings."""
+        from experiments.tracking import results_of
+
+        seconds: dict[int, float] = {}
+        for job in jobs:
+            spent = results_of(finished[job.fingerprint]).get(f"{job.stage}/seconds", 0.0)
+            seconds[job.spec.seed] = seconds.get(job.spec.seed, 0.0) + spent
+        found = []
         for job in jobs:
             if job.stage == self.search.stage:
                 run = finished[job.fingerprint]
-                found = results_of(run)
-                if self.search.metric not in found:
-                    hint = nearest(self.search.metric, found)
-                    raise SpecError(f"search {self.search.name}: {job.stage} has no {self.search.metric!r}: {hint}")
-                value_of_seed = found[self.search.metric]
-                results.append(Result(job.spec.seed, value_of_seed, job.fingerprint, run.info.run_id))
-        return results
+                measured, metric, seed = results_of(run), self.search.metric, job.spec.seed
+                if metric not in measured:
+                    raise SpecError(
+                        f"search {self.search.name}: {job.stage} has no {metric!r}: {nearest(metric, measured)}"
+                    )
+                found.append(Result(seed, measured[metric], seconds[seed], job.fingerprint, run.info.run_id))
+        return found
 
-    def _tag(self, jobs: Sequence[Job], turn: Turn) -> None:
-        """Name the study and the trial on the runs that were made for it; the first that asked stays."""
+    def confirmed(self, winner: Point) -> list[Trial]:
+        """The recipe's own point and the winner, trained on seeds that no trial had and tested on the test set."""
+        points = list({tuple(point.items()): point for point in (self.space.own, winner)}.values())
+        seeds = range(self.options.seeds, self.options.seeds + self.options.confirm)
+        jobs = {tuple(p.items()): jobs_of(self.search, [p], self.options, seeds, "test") for p in points}
+        finished = self.done(jobs_of(self.search, points, self.options, seeds, "test"), {"study": self.study.name})
+        return [
+            Trial(number, point, point, tuple(self.results(jobs[tuple(point.items())], finished)))
+            for number, point in enumerate(points)
+        ]
+
+    def _said(self, trial: Trial) -> str:
+        where = ", ".join(f"{key}={value:g}" for key, value in trial.point.items())
+        paid = f" in {trial.seconds:.1f} s" if self.options.minimise else ""
+        return f"trial {trial.number}: {where} gives {self.search.metric} {trial.mean:.2f}{paid}"
+
+    def _tag(self, jobs: Sequence[Job], tags: Mapping[str, object]) -> None:
         from experiments.tracking import Record
 
         for job in jobs:
             for run in self.tracker.runs(f"tags.fingerprint = '{job.fingerprint}'"):
                 if "study" not in run.data.tags:
-                    Record(self.tracker, run.info.run_id).tags({"study": self.study.name, "trial": turn.number})
+                    Record(self.tracker, run.info.run_id).tags(tags)
 
 
-def describe(options: Options, search: Search, space: Space, study: Study, first: Sequence[Job], pace: Pace) -> str:
+def describe(options: Options, search: Search, study: Study, first: Sequence[Job], pace: Pace) -> str:
     """What the study holds and what is left of it, in words a person can check."""
-    made, declared, used = len(study.trials()), search.parameter, space.parameter
-    narrowed = "" if (used.low, used.high) == (declared.low, declared.high) else " (as far as the grid allows)"
+    made, total = len(study.trials()), min(options.trials, study.most or options.trials)
     pretrainings = sum(job.stage == PRETRAIN for job in first)
     minutes = pace.seconds(first) / 60
-    left = max(0, options.trials - made)
+    left = max(0, total - made)
+    second = f", and {options.minimise} minimised" if options.minimise else ""
     return (
-        f"study {study.name}: {made} of {options.trials} trials are finished\n"
-        f"{used.key} from {used.low:g} to {used.high:g}{narrowed}; "
-        f"maximised: {search.metric}, mean of {options.seeds} seeds\n"
+        f"study {study.name}: {made} of {total} trials are finished\n"
+        f"{study.space.words()}\n"
+        f"maximised: {search.metric}, mean of {options.seeds} seeds{second}; sampler: {options.sampler}\n"
         f"a trial needs {pretrainings} pre-trainings and {len(first) - pretrainings} evaluations, "
-        f"about {minutes:.1f} min at {used.key}={search.enqueue[0]:g}; "
-        f"the others about {left * minutes:.0f} min"
+        f"about {minutes:.1f} min at {row_label(study.space.own)}; the others about {left * minutes:.0f} min"
     )
 
 
@@ -185,12 +218,14 @@ def run(options: Options) -> int:
     """Open the study, make the trials that are missing, and print and draw all of them."""
     search = load_search(options.search)
     remember_in(options.out / "cache" / "digests")
-    if any(override.partition("=")[0].lstrip("+~") == search.parameter.key for override in options.overrides):
-        raise SpecError(f"{search.parameter.key} is what this search varies: leave it out, or run the table's row")
-    first = jobs_of(search, search.enqueue[0], options)
-    table = search.table(search.enqueue[:1])
-    check_effects([table], options.scale, options.overrides, (), offer_of(options.device).precision)
-    space = space_of(search, first[0].spec, options.scale)
+    varied = {parameter.key for parameter in search.parameters}
+    if taken := varied & {override.partition("=")[0].lstrip("+~") for override in options.overrides}:
+        raise SpecError(f"{taken.pop()} is what this search varies: leave it out, or run the table's row")
+    seeds = range(options.seeds)
+    first = jobs_of(search, [{}], options, seeds)  # the recipe as it is
+    check_effects([search.table([{}])], options.scale, options.overrides, (), offer_of(options.device).precision)
+    space = space_of(search, first[-1].spec, options.scale)
+    edges = [job for point in space.edges() for job in jobs_of(search, [point], options, seeds[:1])]
 
     from experiments.execute import workplace
     from experiments.searching.study import Study, storage_url
@@ -200,38 +235,42 @@ def run(options: Options) -> int:
     make_folder("report_dir", options.report_dir)
     here = workplace(options.out, options.device, options.scale)
     tracker = Tracker(tracking_uri(options.out), options.out)
-    ends = [jobs_of(search, space.settle(end), options) for end in (space.parameter.low, space.parameter.high)]
-    preflight([job for jobs in (first, *ends) for job in jobs], options.out)
+    preflight([*first, *edges], options.out)
     url = storage_url(options.out, options.storage)
-    study = Study(study_name(search, first, options), url, options.out, space.parameter, space.enqueue)
-    print(describe(options, search, space, study, first, pace_of(tracker.finished(), options.scale)), flush=True)
+    computes = fingerprint({"metric": search.metric, "jobs": [job.fingerprint for job in first]})
+    name = study_name(search, computes, options)
+    study = Study(name, url, options.out, space, computes, options.sampler, options.minimise)
+    print(describe(options, search, study, first, pace_of(tracker.finished(), options.scale)), flush=True)
     for line in parts_used(first):
         print(line)
     if options.plan_only:
         return 0
     bench = Bench(options, search, space, study, tracker, here)
-    while True:
-        with study.claim(options.trials, _waiting) as turn:
-            if turn is None:
-                break
-            print(bench.make(turn), flush=True)
+    study.run(options.trials, bench.make, _waiting)
     show(bench)
     return 0
 
 
 def _waiting(count: int) -> None:
-    print(f"waiting for another process, which makes the last {count} trials", file=sys.stderr, flush=True)
+    print(f"waiting for other processes, which make the last {count} trials", file=sys.stderr, flush=True)
 
 
 def show(bench: Bench) -> None:
-    """Print the trials and write their table and figure."""
-    from reports.trials import write_trials
+    """Print the trials and write their table and figure; train and test what was chosen."""
+    from experiments.tracking import measurements
+    from reports.trials import measured_beside, render_tested, write_trials
 
-    options, name = bench.options, variant(bench.options.overrides)
-    trials = bench.study.trials()
-    text, written = write_trials(bench.search, trials, bench.space, options.scale, name, options.report_dir)
-    print(f"\n{text}\n\nwritten: {', '.join(str(path) for path in written)}")
+    options, search, trials = bench.options, bench.search, bench.study.trials()
+    name, seconds = variant(options.overrides), bool(options.minimise)
+    beside = measured_beside(search, options.scale, measurements(bench.tracker.uri, [search.beside.name]))
+    text, written = write_trials(search, trials, bench.space, options.scale, name, options.report_dir, beside, seconds)
+    print(f"\n{text}", flush=True)
+    best = best_trial(trials)
+    if options.confirm and best is not None:
+        print(render_tested(search, bench.confirmed(best.point)))
+    print(f"\nwritten: {', '.join(str(path) for path in written)}")
     print(f"runs: mlflow ui --backend-store-uri {shlex.quote(bench.tracker.uri)}")
+    print(f"study: optuna-dashboard {shlex.quote(bench.study.shown)}")
 
 
 if __name__ == "__main__":

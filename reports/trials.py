@@ -1,88 +1,155 @@
-"""The trials of a search: a table, and the measured curve with the published one over it."""
+"""The trials of a search: a table, a figure, and what was chosen tested beside the recipe."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from experiments.searching.space import row_label
-from reports.collect import merge, stem, tidy
+from experiments.searching.trials import best_trial
+from reports.collect import EVIDENCE, collect, stem
 from reports.files import write_atomically
 from reports.render.phrases import measured_text, scale_sentence
-from reports.verdicts.cells import summarise
+from reports.verdicts.cells import Summary, summarise
 
 if TYPE_CHECKING:
-    from experiments.searching.space import Search, Space
-    from experiments.searching.study import Trial
+    from experiments.searching.declared import Point, Search
+    from experiments.searching.space import Space
+    from experiments.searching.trials import Trial
+    from reports.render.searched import Curve
 
-TRIAL_COLUMNS = ("trial", "suggested", "value", "visible", "mean", "std", "n", "ci_low", "ci_high", "scale", "note")
 
+def trials_table(search: Search, trials: Sequence[Trial], space: Space, scale: str) -> pd.DataFrame:
+    """Return one line per finished trial.
 
-def trials_table(trials: Sequence[Trial], space: Space, scale: str) -> pd.DataFrame:
-    """Return one line per finished trial with the columns `TRIAL_COLUMNS`.
-
-    `value` is what was computed for the `suggested` one; `visible` is the number of patches it keeps, empty when the
-    parameter is no masking ratio. A trial that diverged has n = 0, and says so in `note`.
+    Each parameter has a column with what was computed, and one with what the sampler suggested. `visible` is the number
+    of patches kept, empty where no parameter is a masking ratio; `front` says that no trial is better in every
+    objective. A trial that diverged has n = 0, and says so in `note`.
     """
     lines = []
     for trial in trials:
         found = summarise(result.value for result in trial.results)
-        visible = None if space.visible is None else space.visible(trial.value)
-        spread = (found.mean, found.std, found.n, found.ci_low, found.ci_high)
-        lines.append((trial.number, trial.suggested, trial.value, visible, *spread, scale, trial.reason))
-    frame: pd.DataFrame = pd.DataFrame(lines, columns=list(TRIAL_COLUMNS))
-    return frame.astype({name: "float64" for name in ("mean", "std", "ci_low", "ci_high")} | {"visible": "Int64"})
+        line: dict[str, object] = {"trial": trial.number}
+        for parameter in search.parameters:
+            line[parameter.key] = trial.point[parameter.key]
+            line[f"suggested {parameter.key}"] = trial.suggested[parameter.key]
+        line["visible"] = space.patches(trial.point)
+        line |= {"mean": found.mean, "std": found.std, "n": found.n, "ci_low": found.ci_low, "ci_high": found.ci_high}
+        line |= {"seconds": trial.seconds, "front": trial.front, "scale": scale, "note": trial.reason}
+        lines.append(line)
+    frame = pd.DataFrame(lines)
+    numbers = ("mean", "std", "ci_low", "ci_high", "seconds")
+    return frame.astype({name: "float64" for name in numbers} | {"visible": "Int64"}) if lines else frame
 
 
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial with the highest mean, the earliest of equals; None when none was measured."""
-    return max((t for t in trials if t.mean is not None), key=lambda t: (t.mean or 0.0, -t.number), default=None)
-
-
-def render_trials(search: Search, table: pd.DataFrame, best: Trial | None, scale: str) -> str:
-    """Return the table as text, and under it the best value beside the published best."""
-    key = search.parameter.key
-    lines = [f"{search.title}: {search.question}", f"{'trial':>5}  {'suggested':>9}  {key:>12}  {search.metric}"]
-    for line in table.to_dict("records"):
-        measured = line["note"] or measured_text(line["mean"], line["std"], line["n"])
-        kept = "" if pd.isna(line["visible"]) else f"  ({line['visible']} patches kept)"
-        lines.append(f"{line['trial']:>5}  {line['suggested']:>9.4g}  {line['value']:>12g}  {measured}{kept}")
+def render_trials(search: Search, trials: Sequence[Trial], space: Space, scale: str, seconds: bool) -> str:
+    """Return the trials as text, and under them the best, the Pareto front if there is one, and the published best."""
+    lines = [f"{search.title}: {search.question}", f"trial  {search.metric} on validation data"]
+    for trial in trials:
+        kept = space.patches(trial.point)
+        patches = "" if kept is None else f"  ({kept} patches kept)"
+        lines.append(f"{trial.number:>5}  {_measured(trial, seconds):<28}  {_words(trial.point)}{patches}")
+    best = best_trial(trials)
     if best is None:
         lines.append("best: none, no trial has been measured")
     else:
-        found = summarise(result.value for result in best.results)
-        measured = measured_text(found.mean or 0.0, found.std or 0.0, found.n)
-        lines.append(f"best: {key}={best.value:g} with {search.metric} {measured}")
-    curve = search.curve(scale)
-    if curve:
+        lines.append(f"best: {_words(best.point)} with {search.metric} {_measured(best, seconds)}")
+    if seconds:
+        lines.append("Pareto front, from the least seconds: more accuracy is had only for more of them")
+        front = sorted((trial for trial in trials if trial.front), key=lambda trial: trial.seconds or 0.0)
+        lines += [f"{trial.number:>5}  {_measured(trial, seconds):<28}  {_words(trial.point)}" for trial in front]
+    return "\n".join([*lines, *_published(search, scale), scale_sentence(scale)])
+
+
+def _measured(trial: Trial, seconds: bool) -> str:
+    found = summarise(result.value for result in trial.results)
+    if not found.n:
+        return trial.reason
+    paid = f" in {trial.seconds:.1f} s" if seconds else ""
+    return _text(found) + paid
+
+
+def _text(found: Summary) -> str:
+    return measured_text(found.mean or 0.0, found.std or 0.0, found.n)
+
+
+def _words(point: Point) -> str:
+    return ", ".join(f"{key.rpartition('.')[2] if len(point) > 1 else key}={value:g}" for key, value in point.items())
+
+
+def _published(search: Search, scale: str) -> list[str]:
+    """Say what the paper has: the best of its values where it varies the same, else the one of its recipe."""
+    if curve := search.curve(scale):
         where = max(curve, key=lambda value: curve[value])
-        lines.append(f"paper: {key}={where:g} with {curve[where]:g}, the best of {len(curve)} published")
-    return "\n".join([*lines, scale_sentence(scale)])
+        return [
+            f"paper: {search.parameters[0].key}={where:g} with {curve[where]:g}, the best of {len(curve)} published"
+        ]
+    table = search.beside
+    found = table.rows[table.default].paper.get(search.published.column) if table.default else None
+    return [] if found is None else [f"paper: {found:g} with its own recipe ({table.paper.get('where', table.name)})"]
+
+
+def render_tested(search: Search, tested: Sequence[Trial]) -> str:
+    """Return what the recipe's own point and the chosen one give on test data, and their difference paired by seed.
+
+    `tested` has the recipe's own point first, and no other where that was chosen.
+    """
+    seeds = [result.seed for result in tested[0].results]
+    lines = [f"on the test set, with seeds that no trial had ({', '.join(map(str, seeds))}):"]
+    for name, trial in zip(("recipe", "chosen"), tested, strict=False):
+        lines.append(f"  {name}: {_words(trial.point)} gives {search.metric} {_measured(trial, seconds=False)}")
+    if len(tested) == 1:
+        return "\n".join([*lines, "  the search chose what the recipe has"])
+    pairs = zip(tested[0].results, tested[1].results, strict=True)
+    found = summarise(new.value - old.value for old, new in pairs)
+    interval = "" if found.ci_low is None else f", 95% interval {found.ci_low:+.2f} to {found.ci_high:+.2f}"
+    return "\n".join([*lines, f"  chosen less recipe, paired by seed: {found.mean or 0.0:+.2f}{interval}"])
+
+
+def measured_beside(search: Search, scale: str, local: pd.DataFrame) -> Curve:
+    """Return what the table beside a search measured at a scale, by the value of the parameter that both vary.
+
+    `local` are measurements of this machine, which replace committed ones.
+    """
+    found = collect(EVIDENCE, local)
+    metric = search.beside.columns[search.published.column].metric
+    here = found[(found["ablation"] == search.beside.name) & (found["variant"] == "") & (found["scale"] == scale)]
+    curve: dict[float, list[float]] = {}
+    for label, values in here[here["metric"] == metric].groupby("row")["value"]:
+        if (setting := search.setting(str(label), scale)) is not None:
+            curve[setting] = values.tolist()
+    return curve
 
 
 def write_trials(
-    search: Search, trials: Sequence[Trial], space: Space, scale: str, variant: str, report_dir: Path
+    search: Search,
+    trials: Sequence[Trial],
+    space: Space,
+    scale: str,
+    variant: str,
+    report_dir: Path,
+    beside: Curve,
+    seconds: bool = False,
 ) -> tuple[str, list[Path]]:
-    """Write the table of `trials` as CSV and the figure as PNG and SVG; return the table as text, and the files."""
-    from reports.render.figures import write_figure
+    """Write the table of `trials` as CSV and the figure as PNG and SVG; return the table as text, and the files.
 
-    table = trials_table(trials, space, scale)
-    curve = search.curve(scale)
-    measured = [trial for trial in trials if trial.results]
-    drawn = search.table(sorted({trial.value for trial in measured} | set(curve)), curve)
-    # trials that settled on one value share its runs: each is drawn once
-    frame = merge(
-        tidy(),
-        tidy(
-            (drawn.name, variant, row_label(t.value), r.seed, scale, search.metric, r.value, r.fingerprint, r.run_id)
-            for t in measured
-            for r in t.results
-        ),
-    )
-    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    path = report_dir / "tables" / f"{stem(drawn.name, variant)}.csv"
-    written = [write_atomically(path, text), *write_figure(drawn, frame, report_dir / "figures", variant)]
-    return render_trials(search, table, best_trial(trials), scale), written
+    `beside` is what `measured_beside` finds; `seconds` says that they are a second objective.
+    """
+    import matplotlib
+
+    from reports.render.searched import draw_search
+
+    name = stem(f"search_{search.name}", variant)
+    text = trials_table(search, trials, space, scale).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    written = [write_atomically(report_dir / "tables" / f"{name}.csv", text)]
+    # neither a date nor random ids: the file changes only when the picture does
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        drawn = draw_search(search, trials, space.own, scale, beside, seconds)
+        for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+            buffer = io.BytesIO()
+            drawn.savefig(buffer, format=suffix, bbox_inches="tight", dpi=150, metadata=metadata)
+            written.append(write_atomically(report_dir / "figures" / f"{name}.{suffix}", buffer.getvalue()))
+    return render_trials(search, trials, space, scale, seconds), written

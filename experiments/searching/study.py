@@ -1,195 +1,308 @@
-"""The study behind a search, by ask and tell: the only file that imports Optuna."""
+"""The study behind a search: the only file that imports Optuna.
+
+Optuna keeps the trials, chooses the points, notices that a process has died (its heartbeat) and queues the trial anew.
+What it has nothing for is here: that processes which ask at once never make more trials than are wanted, and that a
+process which has nothing to ask for looks after the trials of others.
+"""
 
 from __future__ import annotations
 
-import platform
+import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning, OptunaError, StorageInternalError, UpdateFinishedTrialError
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
 
 from experiments.ablation import SpecError
 from experiments.remember import fingerprint
+from experiments.searching.declared import Parameter, Point
+from experiments.searching.space import Space
+from experiments.searching.trials import Result, Trial
 from mae.disk import locked
+from mae.errors import NotFinite, UserError
 
-if TYPE_CHECKING:
-    from experiments.searching.space import Parameter
+#: Seconds between two signs of life of a trial that is being made, and after how many without one it counts as dead.
+HEARTBEAT, GRACE = 10, 60
 
-#: Trials drawn uniformly, the enqueued ones included, before the sampler trusts its model of one parameter.
-STARTUP = 5
+#: How often a trial is queued anew whose process has died, before another point takes its place.
+RETRIES = 3
 
 #: Seconds between two looks at the trials of other processes.
 POLL = 2.0
 
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
-@dataclass(frozen=True)
-class Result:
-    """What one seed of a trial measured, and the run that holds it."""
-
-    seed: int
-    value: float
-    fingerprint: str
-    run_id: str
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A finished trial: ``suggested`` by the sampler, ``value`` computed for it; no results where training diverged."""
-
-    number: int
-    suggested: float
-    value: float
-    results: tuple[Result, ...]
-    reason: str = ""
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the metric over seeds."""
-        return sum(result.value for result in self.results) / len(self.results) if self.results else None
+class StorageAway(UserError, RuntimeError):
+    """The database of a study does not answer any more."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """A trial that this process, and no other, is to make; ``handle`` is Optuna's own."""
-
-    number: int
-    suggested: float
-    handle: Any
+#: What makes a trial of a number and a point; it raises NotFinite where training diverges.
+Make = Callable[[int, Point], Sequence[Result]]
 
 
 class Study:
-    """A study of one parameter, shared by any number of processes.
+    """Trials over a space, shared by any number of processes and machines that reach its database."""
 
-    A trial is claimed under a lock of the study, and is held by a lock of its own while it is made. The end of a
-    process, however it comes, lets go of both: a running trial whose lock is free is orphaned, and whoever asks next
-    takes it over, so its value is not lost and its training goes on from a checkpoint. Locks reach as far as ``out``;
-    trials made elsewhere, in a database shared by machines, are left alone.
-    """
+    def __init__(
+        self, name: str, url: str, out: Path, space: Space, computes: str, sampler: str = "tpe", minimise: str = ""
+    ) -> None:
+        """Open or create the study ``name`` in the database ``url``.
 
-    def __init__(self, name: str, url: str, out: Path, parameter: Parameter, enqueue: tuple[float, ...]) -> None:
-        """Open or create the study ``name`` in the database ``url``; SpecError if it cannot be opened."""
-        import optuna
-
+        ``computes`` names what its first trial computes, ``minimise`` a second objective, if there is one. SpecError if
+        the database cannot be opened, or holds a study of this name that searches something else.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.name, self.parameter, self.where = name, parameter, f"{platform.node()}:{out}"
-        self._locks, self._key = out / "locks", f"study-{fingerprint({'study': name})}"
-        with locked(self._locks / "studies"), _storage_errors(url):
+        self.name, self.space, self.url = name, space, url
+        self._several = bool(minimise)
+        self._points = space.grid() if sampler == "grid" else list(space.first)
+        self.most = len(self._points) if sampler == "grid" else None
+        self._seen: set[int] = set()
+        self._locks = out / "locks"
+        with locked(self._locks / "studies"), _opening(url):
+            self._storage = _Storage.at(url)
             self._study = optuna.create_study(
-                storage=_storage(url), study_name=name, direction="maximize", load_if_exists=True
+                storage=self._storage,
+                study_name=name,
+                directions=["maximize", "minimize"] if minimise else ["maximize"],
+                sampler=_Seeded(name, "random" if sampler == "grid" else sampler, len(space.parameters)),
+                load_if_exists=True,
             )
-            for value in enqueue:
-                self._study.enqueue_trial({parameter.key: value}, skip_if_exists=True)
+            self._agree({"space": [_identity(p) for p in space.parameters], "second": minimise, "computes": computes})
+
+    @property
+    def shown(self) -> str:
+        """The address of its database without a password."""
+        return shown_url(self.url)
+
+    def _agree(self, ours: Mapping[str, Any]) -> None:
+        """Write what a new study searches; SpecError if an old one searches something else."""
+        theirs = self._study.user_attrs
+        if not theirs and not self._study.get_trials(deepcopy=False):
+            for key, value in ours.items():
+                self._study.set_user_attr(key, value)
+            return
+        names = {"space": "has other ranges", "second": "has other objectives", "computes": "computes something else"}
+        for key, value in ours.items():
+            if theirs.get(key) != value:
+                there = "; ".join(theirs[key]) if key == "space" and key in theirs else "unlike this command's"
+                raise SpecError(
+                    f"the study {self.name} in {self.shown} {names[key]} ({there}): give this one another name, "
+                    f"study=NAME, or ask for what that one searches"
+                )
 
     def trials(self) -> list[Trial]:
         """The finished trials, in order."""
-        return [
-            Trial(
-                number=trial.number,
-                suggested=trial.params[self.parameter.key],
-                value=trial.user_attrs["value"],
-                results=tuple(Result(*result) for result in trial.user_attrs.get("results", ())),
-                reason=trial.user_attrs.get("reason", ""),
-            )
-            for trial in self._trials("COMPLETE", "PRUNED")
-        ]
+        with self._answering():
+            front = {trial.number for trial in self._study.best_trials}
+            return [
+                Trial(
+                    number=trial.number,
+                    suggested=trial.params,
+                    point=trial.user_attrs["point"],
+                    results=tuple(Result(*result) for result in trial.user_attrs.get("results", ())),
+                    reason=trial.user_attrs.get("reason", ""),
+                    front=trial.number in front,
+                )
+                for trial in self._trials(*FINISHED)
+            ]
+
+    def run(self, total: int, make: Make, waiting: Callable[[int], None]) -> None:
+        """Make trials until exactly ``total`` are finished, by this process or by others; a grid may have fewer.
+
+        While the last ones are being made by others it waits, in case one of them dies, and calls ``waiting`` with
+        their number once. An error of ``make`` is raised after its trial has been queued anew. StorageAway if the
+        database is gone.
+        """
+        total, told = min(total, self.most or total), False
+        with self._answering():
+            self._queue(total)
+            while (done := len(self._trials(*FINISHED))) < total:
+                if done + len(running := self._trials(TrialState.RUNNING)) < total:
+                    self._one(total, make)
+                    continue
+                if not told:
+                    waiting(len(running))
+                    told = True
+                self._watch(running)
+                time.sleep(POLL)
+
+    def _queue(self, total: int) -> None:
+        """Queue the points that come first, as many as there is room for."""
+        with locked(self._locks / f"study-{fingerprint({'study': self.name})}"):
+            for point in self._points:
+                if sum(trial.state != TrialState.FAIL for trial in self._trials()) < total:
+                    self._study.enqueue_trial(dict(point), skip_if_exists=True)
+
+    def _watch(self, running: Sequence[Any]) -> None:
+        """Queue the trials anew whose processes have died, which Optuna does only before it asks for a trial.
+
+        A process may die between asking and its first sign of life. Whoever sees such a trial gives that sign in its
+        place, once: if no other follows, the trial counts as dead.
+        """
+        with _quiet():
+            optuna.storages.fail_stale_trials(self._study)
+        for trial in running:
+            if trial.number not in self._seen:
+                self._seen.add(trial.number)
+                self._storage.record_heartbeat(trial._trial_id)
+
+    def _one(self, total: int, make: Make) -> None:
+        """Make one trial, the first that is queued or, when none is, one of the sampler's choice."""
+        number: int | None = None
+
+        def objective(handle: Any) -> float | tuple[float, float]:
+            nonlocal number
+            if self._surplus(handle.number, total):
+                raise _Surplus
+            number = handle.number
+            suggested = {p.key: _suggest(handle, p) for p in self.space.parameters}
+            point = self.space.settle(suggested)
+            handle.set_user_attr("point", point)
+            try:
+                results = make(number, point)
+            except NotFinite as error:
+                handle.set_user_attr("reason", f"diverged: {error}")
+                raise optuna.TrialPruned from error  # it counts, and the sampler keeps away from there
+            handle.set_user_attr("results", [astuple(result) for result in results])
+            trial = Trial(number, suggested, point, tuple(results))
+            return (trial.mean or 0.0, trial.seconds or 0.0) if self._several else trial.mean or 0.0
+
+        try:
+            with _quiet():
+                self._study.optimize(objective, n_trials=1, catch=(_Surplus,))
+        except BaseException as error:
+            if number is None or self._requeue(number) or not isinstance(error, ValueError | UpdateFinishedTrialError):
+                raise
+            log.warning("trial %d was slow to give a sign of life, and is made again; what it trained is used", number)
+
+    def _surplus(self, number: int, total: int) -> bool:
+        """Whether ``total`` trials with smaller numbers are finished or will be: processes that ask at once may ask for
+        more than are wanted. Numbers are given one after another, so that of all that ask the first go on.
+        """
+        return sum(t.number < number and t.state != TrialState.FAIL for t in self._trials()) >= total
+
+    def _requeue(self, number: int) -> bool:
+        """Queue a trial anew that ended in an error; False if another process, to which it seemed dead, has done so."""
+        trials = self._trials()
+        retry = RetryHeartbeatStaleTrialCallback
+        with _quiet():
+            if any(number in retry.retry_history(trial) for trial in trials):
+                return False
+            found = next(trial for trial in trials if trial.number == number)
+            if found.state == TrialState.FAIL:  # of one that still runs nobody has heard, and it will count as dead
+                retry(max_retry=RETRIES)(self._study, found)
+        return True
+
+    def _trials(self, *states: TrialState) -> list[Any]:
+        found: list[Any] = self._study.get_trials(deepcopy=False, states=states or None)
+        return found
 
     @contextmanager
-    def claim(self, total: int, waiting: Callable[[int], None]) -> Iterator[Turn | None]:
-        """A trial to make, held until the block ends; None when ``total`` are finished or being made elsewhere.
+    def _answering(self) -> Iterator[None]:
+        """A database that is gone, as a sentence."""
+        try:
+            yield
+        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+            raise StorageAway(
+                f"the storage {self.shown} does not answer: {_cause(error)}; when it is back, the same command "
+                f"goes on from here, and trains nothing twice"
+            ) from error
 
-        While the last ones are being made by other processes on this ``out`` it waits, in case one of them dies, and
-        calls ``waiting`` with their number once. A block that raises leaves its trial to be taken over.
-        """
-        with ExitStack() as held:
-            told, turn = False, None
-            while turn is None:
-                with locked(self._locks / self._key):
-                    finished, running = self._trials("COMPLETE", "PRUNED"), self._trials("RUNNING")
-                    if len(finished) >= total:
-                        break
-                    turn = self._take_over(running, held)
-                    if turn is None and len(finished) + len(running) < total:
-                        turn = self._ask(held)
-                    if turn is not None:
-                        continue
-                    near = [t for t in running if t.user_attrs.get("where", self.where) == self.where]
-                    if not near:
-                        break
-                if not told:
-                    waiting(len(near))
-                    told = True
-                time.sleep(POLL)
-            yield turn
 
-    def complete(self, turn: Turn, value: float, results: list[Result]) -> Trial:
-        """Tell what a claimed trial computed at ``value``; the study maximises the mean over its seeds."""
-        trial = Trial(turn.number, turn.suggested, value, tuple(results))
-        turn.handle.set_user_attr("value", value)
-        turn.handle.set_user_attr("results", [[r.seed, r.value, r.fingerprint, r.run_id] for r in results])
-        self._study.tell(turn.handle, trial.mean)
-        return trial
+class _Surplus(Exception):
+    """A trial is not wanted, since as many as are wanted were asked for before it."""
 
-    def prune(self, turn: Turn, value: float, reason: str) -> Trial:
-        """Tell that training diverged at ``value``: the trial counts, and the sampler keeps away from there."""
-        from optuna.trial import TrialState
 
-        turn.handle.set_user_attr("value", value)
-        turn.handle.set_user_attr("reason", reason)
-        self._study.tell(turn.handle, state=TrialState.PRUNED)
-        return Trial(turn.number, turn.suggested, value, (), reason)
+class _Storage(RDBStorage):  # type: ignore[misc]
+    """A database that may be away for a while: a sign of life that it misses is no death, the next one follows."""
 
-    def _trials(self, *states: str) -> list[Any]:
-        from optuna.trial import TrialState
-
-        wanted = tuple(TrialState[state] for state in states)
-        found: list[Any] = self._study.get_trials(deepcopy=False, states=wanted)
-        key, low, high = self.parameter.key, self.parameter.low, self.parameter.high
-        # a range that has been narrowed since leaves out what lies beyond it
-        return [trial for trial in found if low <= trial.params.get(key, low) <= high]
-
-    def _lock(self, number: int) -> Path:
-        return self._locks / f"{self._key}-{number}"
-
-    def _take_over(self, running: list[Any], held: ExitStack) -> Turn | None:
-        """The first of the ``running`` trials whose process has ended; call it under the study's lock."""
-        from optuna.trial import Trial as Handle
-
-        for trial in running:
-            where = trial.user_attrs.get("where")
-            # the moment between asking and signing is short: whoever has not signed after a minute never will
-            unsigned = where is None and datetime.now() - trial.datetime_start > timedelta(minutes=1)
-            if (where == self.where or unsigned) and held.enter_context(locked(self._lock(trial.number), wait=False)):
-                return self._sign(Handle(self._study, trial._trial_id))
-        return None
-
-    def _ask(self, held: ExitStack) -> Turn:
-        """The next enqueued trial or, when none is left, the sampler's; call it under the study's lock."""
-        import optuna
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # what is suggested is a function of the trials before it, whichever process asks and however often it was
-            # started; constant_liar keeps processes that ask at the same time apart
-            history = {"study": self.name, "trials": len(self._trials("RUNNING", "COMPLETE", "PRUNED"))}
-            self._study.sampler = optuna.samplers.TPESampler(
-                seed=int(fingerprint(history)[:8], 16), n_startup_trials=STARTUP, constant_liar=True
+    @classmethod
+    def at(cls, url: str) -> _Storage:
+        """Open the database at ``url``, and its tables."""
+        if url.startswith("sqlite"):
+            engine: dict[str, Any] = {"connect_args": {"timeout": 60}}  # one process writes at a time; others wait
+        else:
+            engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+        with _quiet():
+            return cls(
+                # the driver that the extra `postgres` installs; SQLAlchemy before 2.1 takes another
+                url.replace("postgresql://", "postgresql+psycopg://", 1),
+                engine_kwargs=engine,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
             )
-        handle = self._study.ask()
-        held.enter_context(locked(self._lock(handle.number)))
-        return self._sign(handle)
 
-    def _sign(self, handle: Any) -> Turn:
-        handle.set_user_attr("where", self.where)
-        parameter = self.parameter
-        # a trial that has been taken over keeps the value that it was given
-        value = handle.suggest_float(
-            parameter.key, parameter.low, parameter.high, step=parameter.step, log=parameter.log
-        )
-        return Turn(handle.number, value, handle)
+    def record_heartbeat(self, trial_id: int) -> None:
+        try:
+            super().record_heartbeat(trial_id)
+        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+            log.warning("the database of the study does not answer (%s); training goes on", _cause(error))
+
+
+class _Seeded(BaseSampler):  # type: ignore[misc]
+    """A sampler made anew for each trial, with a seed of the study's name and the trial's number.
+
+    What is suggested then depends on the trials before it alone, whichever process asks and however often it was
+    started, and processes that ask at once draw apart.
+    """
+
+    def __init__(self, study: str, kind: str, parameters: int) -> None:
+        self._study, self._kind = study, kind
+        # trials that are drawn uniformly, the queued ones included, before the model of so many parameters is trusted
+        self._startup = 3 + 2 * parameters
+        self._now: BaseSampler = RandomSampler()
+
+    def before_trial(self, study: optuna.Study, trial: Any) -> None:
+        seed = int(fingerprint({"study": self._study, "trial": trial.number})[:8], 16)
+        if self._kind == "tpe":
+            # constant_liar keeps processes apart that are at work at the same time
+            self._now = TPESampler(seed=seed, n_startup_trials=self._startup, constant_liar=True)
+        elif self._kind == "gp":
+            self._now = GPSampler(seed=seed, n_startup_trials=self._startup)
+        else:
+            self._now = RandomSampler(seed=seed)
+        self._now.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, Any]:
+        return self._now.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: Any, search_space: dict[str, Any]) -> dict[str, Any]:
+        return self._now.sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: Any, name: str, distribution: Any) -> Any:
+        return self._now.sample_independent(study, trial, name, distribution)
+
+    def after_trial(self, study: optuna.Study, trial: Any, state: TrialState, values: Sequence[float] | None) -> None:
+        self._now.after_trial(study, trial, state, values)
+
+
+def _suggest(handle: Any, parameter: Parameter) -> float:
+    """The value of a parameter; a trial that was queued anew keeps the one that it had."""
+    low, high = parameter.low, parameter.high
+    if parameter.whole:
+        return int(handle.suggest_int(parameter.key, int(low), int(high), log=parameter.log))
+    return float(handle.suggest_float(parameter.key, low, high, step=parameter.step, log=parameter.log))
+
+
+def _identity(parameter: Parameter) -> str:
+    """What two ranges must agree in to be one, in words."""
+    kinds = {"log": parameter.log, "whole": parameter.whole, f"step {parameter.step}": parameter.step}
+    ends = f"{parameter.key} from {parameter.low:.6g} to {parameter.high:.6g}"
+    return " ".join([ends, *(word for word, holds in kinds.items() if holds)])
 
 
 def storage_url(out: Path, given: str | None = None) -> str:
@@ -197,29 +310,36 @@ def storage_url(out: Path, given: str | None = None) -> str:
     return given or f"sqlite:///{out.resolve() / 'optuna.db'}"
 
 
-def _storage(url: str) -> Any:
-    from optuna.storages import RDBStorage
+def shown_url(url: str) -> str:
+    """The address of a database without its password."""
+    try:
+        return str(sqlalchemy.engine.make_url(url).render_as_string(hide_password=True))
+    except sqlalchemy.exc.ArgumentError:
+        return "that is given"
 
-    # SQLite lets one process write at a time; the others wait this long
-    patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    return RDBStorage(url, engine_kwargs=patience)
+
+def _cause(error: BaseException) -> str:
+    return (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
-def _storage_errors(url: str) -> Iterator[None]:
-    """What a database refuses, as one sentence that does not show a password."""
-    import optuna
-    import sqlalchemy
+def _quiet() -> Iterator[None]:
+    """Without Optuna's notes on what may change in it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
+
+@contextmanager
+def _opening(url: str) -> Iterator[None]:
+    """What a database refuses, as one sentence that does not show a password."""
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError, OSError) as error:
-        try:
-            shown = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-        except sqlalchemy.exc.ArgumentError:
-            shown = "that is given"
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
-        raise SpecError(
-            f"the storage {shown} cannot be opened: {cause}; give storage=sqlite:////PATH.db or "
-            f"storage=postgresql://USER@HOST/NAME, or move a damaged file away"
-        ) from error
+    except SpecError:
+        raise
+    except (sqlalchemy.exc.SQLAlchemyError, OptunaError, ImportError, RuntimeError, OSError) as error:
+        if isinstance(error, ImportError):
+            cure = "install the driver: pip install -e '.[postgres]'"
+        else:
+            cure = "give storage=sqlite:////PATH.db or storage=postgresql://USER@HOST/NAME, or move a damaged file away"
+        raise SpecError(f"the storage {shown_url(url)} cannot be opened: {_cause(error)}; {cure}") from error
