@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from mae.disk import replacing
 GAP, CAPTION, TILE, FRAMES = 4, 16, 96, 4
 
 
-def save_pictures(pictures: dict[str, Tensor], data: Data, note: str, path: Path) -> Path:
+def contact_sheet(pictures: Mapping[str, Tensor], data: Data, note: str) -> Image.Image:
     """One row a clip (up to ``FRAMES`` of its frames), one captioned column each of ``pictures: (B, C, T, H, W)``.
 
     A ``note`` on the pictures of predictions, such as whose statistics un-normalise them, stands below.
@@ -50,6 +51,12 @@ def save_pictures(pictures: dict[str, Tensor], data: Data, note: str, path: Path
         below.paste(sheet)
         ImageDraw.Draw(below).text((0, sheet.height + 1), f"* {note}", fill="black")
         sheet = below
+    return sheet
+
+
+def save_pictures(pictures: Mapping[str, Tensor], data: Data, note: str, path: Path) -> Path:
+    """Write the ``contact_sheet`` of ``pictures``."""
+    sheet = contact_sheet(pictures, data, note)
     with replacing(path) as draft:
         sheet.save(draft, format="PNG")
     return path

@@ -57,6 +57,7 @@ from experiments.ablation import (  # noqa: E402
     nearest,
     table_name,
 )
+from experiments.browse import link, source_tags, table_note  # noqa: E402
 from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
 from experiments.crew import Place, check_sharing, crew, follow_torchrun  # noqa: E402
@@ -259,6 +260,7 @@ def _run(ablations: Sequence[Ablation], options: Options, started: float, others
 
     jobs = planned(ablations, options)
     tracker = Tracker(tracking_uri(options.out), options.out)
+    tell(ablations, tracker, options)
     ended = ""
     if options.seeds == AUTO:
         ended = deciding(ablations, options).decide(
@@ -271,6 +273,8 @@ def _run(ablations: Sequence[Ablation], options: Options, started: float, others
         _do(jobs, tracker, options, others)
     local = measurements(tracker.uri, [ablation.name for ablation in ablations])
     show(ablations, options, local, time.monotonic() - started)
+    tell(ablations, tracker, options, options.report_dir)
+    print(f"runs: mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}, then {link(tracker.experiment)}")
     if ended:
         print(ended)
     return 0
@@ -364,7 +368,20 @@ def show(ablations: Sequence[Ablation], options: Options, local: pd.DataFrame, e
     build(ablations, merged, options.report_dir, redraw=False)
     names = ", ".join(table_name(ablation.name, name) for ablation in ablations)
     print(f"\nwritten: {options.report_dir}/tables and figures ({names}); index: {options.report_dir}/index.html")
-    print(f"runs: mlflow ui --backend-store-uri {shlex.quote(_uri(options.out))}")
+
+
+def tell(ablations: Sequence[Ablation], tracker: Tracker, options: Options, report_dir: Path | None = None) -> None:
+    """Let MLflow's run of each table say what the table is and, from ``report_dir``, what it came to."""
+    from experiments.tracking import table_tag
+    from reports.summary import Summary, summarise_table
+
+    name = variant(options.overrides)
+    for ablation in ablations:
+        table = table_name(ablation.name, name)
+        found = Summary() if report_dir is None else summarise_table(ablation, options.scale, name, report_dir)
+        note = table_note(ablation, options.scale, table_tag(table), found.sentences)
+        tags = {"ablation": ablation.name, "verdicts": found.verdicts, "mlflow.note.content": note, **source_tags()}
+        tracker.describe(table, options.scale, tags, found.numbers, found.files)
 
 
 def up_to_date(merged: pd.DataFrame, ablations: Sequence[Ablation], options: Options) -> pd.DataFrame:
@@ -378,12 +395,6 @@ def up_to_date(merged: pd.DataFrame, ablations: Sequence[Ablation], options: Opt
     here = merged["ablation"].isin([ablation.name for ablation in ablations]) & (merged["scale"] == options.scale)
     here &= merged["variant"] == variant(options.overrides)
     return merged[~here | merged["fingerprint"].isin(now)]
-
-
-def _uri(out: Path) -> str:
-    from experiments.tracking import tracking_uri
-
-    return tracking_uri(out)
 
 
 if __name__ == "__main__":

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from experiments.browse import ACCURACY, VIEW_TAG, view_state
+from experiments.database import TrackingError, check_database, database_of, move_artifacts, patient
 from mae.disk import locked
-from mae.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import Metric, Run
+    from PIL.Image import Image
 
 EXPERIMENT = "masked-autoencoders"
 
 #: Tags that place a run in a table: ``table.<ablation>[--<variant>] = <row>``, one for each table it serves.
 TABLE_TAG = "table."
 
+#: Tag of a run that stands for a whole table at a scale; its trainings lie under it by ``PARENT``.
+GROUP_TAG, PARENT = "table", "mlflow.parentRunId"
+
 # MLflow's keys hold letters, digits and _ - . : / and space; names of tables also hold these, for the user's overrides
 _TO_KEY = str.maketrans("=+,", ":/ ")
 _FROM_KEY = str.maketrans(":/ ", "=+,")
 
 COLUMNS = ["ablation", "variant", "row", "seed", "scale", "metric", "value", "fingerprint", "run_id"]
-
-T = TypeVar("T")
 
 
 def table_tag(table: str) -> str:
@@ -45,76 +48,37 @@ def tables_of(tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-class TrackingError(UserError, RuntimeError):
-    """The tracking store cannot be used; the message says why and what to do."""
-
-    status = 2
-
-
 def tracking_uri(out: Path) -> str:
     """``MLFLOW_TRACKING_URI`` if it is set, else the SQLite database of ``out``, as an absolute URI."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve() / 'mlflow.db'}"
 
 
-def _database(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
 def stored(uri: str) -> bool:
     """Whether there is a store at ``uri``; of a server it is taken for granted."""
-    path = _database(uri)
+    path = database_of(uri)
     return path is None or path.exists()
 
 
-def check_database(uri: str) -> None:
-    """Refuse a database file that is not whole or cannot be written, before MLflow touches it."""
-    path = _database(uri)
-    if path is None or not path.exists():
-        return
-    try:
-        with sqlite3.connect(path, timeout=60) as connection:
-            verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-            connection.execute("BEGIN IMMEDIATE")
-            connection.rollback()
-    except sqlite3.Error as error:
-        verdict, tables = str(error), set()
-    if verdict == "ok" and (not tables or {"runs", "alembic_version"} <= tables):
-        return
-    reason = verdict if verdict != "ok" else "it was only half created"
-    raise TrackingError(
-        f"the tracking database {path} cannot be used ({reason}); make it writable, or move it away (checkpoints "
-        f"stay, results in it are lost to the report) and run the same command again, or choose another out=PATH"
-    )
+@dataclass(frozen=True)
+class DataUsed:
+    """What a training reads: the name of a data set, a digest of what of it is read, and facts that may be shown."""
 
-
-def _move_artifacts(database: Path, before: str, now: str) -> None:
-    """Let an experiment and its runs find their artifacts where the folder of the database has been moved to."""
-    with sqlite3.connect(database, timeout=60) as connection:
-        connection.execute("UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (now, before))
-        connection.execute(
-            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?",
-            (now, len(before) + 1, len(before) + 1, f"{before}/"),
-        )
-
-
-def _patient(call: Callable[[], T]) -> T:
-    """Try again while another process holds SQLite's lock."""
-    for attempt in range(60):
-        try:
-            return call()
-        except Exception as error:  # MLflow wraps the driver's error in one of several classes
-            if "database is locked" not in str(error) or attempt == 59:
-                raise
-            time.sleep(0.25)
-    raise AssertionError("unreachable")
+    name: str
+    digest: str
+    use: str
+    source: Mapping[str, Any]
+    profile: Mapping[str, Any]
 
 
 class Tracker:
-    """A store of runs. Opening it creates the database and the experiment once, under a lock."""
+    """A store of runs. Opening it creates the database and the experiment once, under a lock.
+
+    A run is a training, or stands for a table at a scale: the first of those that a training serves has it under it.
+    """
 
     def __init__(self, uri: str, out: Path) -> None:
-        self.uri = uri
+        self.uri, self._lock = uri, out / "tracking.lock"
+        self._groups: dict[tuple[str, str], str] = {}
         check_database(uri)
         for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -123,25 +87,31 @@ class Tracker:
         from mlflow.tracking import MlflowClient
 
         out.mkdir(parents=True, exist_ok=True)
+        view = view_state()
         try:
-            with locked(out / "tracking.lock"):
+            with locked(self._lock):
                 self.client = MlflowClient(tracking_uri=uri)
                 found = self.client.get_experiment_by_name(EXPERIMENT)
-                location = (out.resolve() / "artifacts").as_uri() if _database(uri) else None
+                location = (out.resolve() / "artifacts").as_uri() if database_of(uri) else None
                 if found is None:
                     kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
-                    self.experiment = self.client.create_experiment(EXPERIMENT, location, kind)
+                    self.experiment = self.client.create_experiment(EXPERIMENT, location, {**kind, VIEW_TAG: view})
                 else:
                     self.experiment = found.experiment_id
+                    if found.tags.get(VIEW_TAG) != view:
+                        self.client.set_experiment_tag(self.experiment, VIEW_TAG, view)
                     if found.lifecycle_stage == "deleted":  # its runs are there, and no other may have its name
                         self.client.restore_experiment(self.experiment)
                     if location and found.artifact_location != location:
-                        _move_artifacts(cast(Path, _database(uri)), found.artifact_location, location)
+                        move_artifacts(cast(Path, database_of(uri)), found.artifact_location, location)
         except (MlflowException, OSError) as error:
             raise TrackingError(f"cannot open the tracking store {uri}: {error}; check MLFLOW_TRACKING_URI") from error
 
     def runs(self, query: str) -> Iterator[Run]:
-        """All runs that match an MLflow filter, page by page."""
+        """All trainings that match an MLflow filter, page by page."""
+        return (run for run in self._search(query) if "fingerprint" in run.data.tags)
+
+    def _search(self, query: str) -> Iterator[Run]:
         token: str | None = None
         while True:
             page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
@@ -154,11 +124,44 @@ class Tracker:
         """Finished runs by fingerprint."""
         return {run.data.tags["fingerprint"]: run for run in self.runs("attributes.status = 'FINISHED'")}
 
+    def group(self, table: str, scale: str) -> str:
+        """The id of the run that stands for a table at a scale; it is made where there is none, and is never under way.
+
+        Everything that it tells is written by ``describe``.
+        """
+        if (table, scale) not in self._groups:
+            quoted = table.replace("'", "")  # which no table's name has
+            query = f"tags.{GROUP_TAG} = '{quoted}' AND tags.scale = '{scale}'"
+            with locked(self._lock):
+                found = next(self._search(query), None)
+                if found is None:
+                    tags = {GROUP_TAG: table, "scale": scale, "mlflow.runName": f"{table} ({scale})"}
+                    found = patient(lambda: self.client.create_run(self.experiment, tags=tags))
+                    patient(lambda: self.client.set_terminated(found.info.run_id))
+            self._groups[table, scale] = found.info.run_id
+        return self._groups[table, scale]
+
+    def describe(
+        self, table: str, scale: str, tags: Mapping[str, str], metrics: Mapping[str, float], files: Iterable[Path] = ()
+    ) -> None:
+        """Let the run of a table tell what the table is and what it came to; ``files`` are shown as its artifacts."""
+        from mlflow.entities import Metric, RunTag
+
+        run, now = self.group(table, scale), int(time.time() * 1000)
+        numbers = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+        words = [RunTag(key, value) for key, value in tags.items()]
+        patient(lambda: self.client.log_batch(run, metrics=numbers, tags=words))
+        for path in files:
+            self.client.log_artifact(run, str(path))
+
     def place(self, run: Run, cells: Mapping[str, str]) -> None:
-        """Tag a finished run with the tables it serves (``{table: row}``)."""
+        """Tag a finished run with the tables it serves (``{table: row}``); it lies under the first, or where it did."""
+        tags = run.data.tags
         for table, row in cells.items():
-            if run.data.tags.get(table_tag(table)) != row:
-                _patient(lambda t=table, r=row: self.client.set_tag(run.info.run_id, table_tag(t), r))  # type: ignore[misc]
+            if tags.get(table_tag(table)) != row:
+                self._tag(run, table_tag(table), row)
+        if PARENT not in tags and cells:
+            self._tag(run, PARENT, self.group(next(iter(cells)), tags["scale"]))
 
     def displace(self, run: Run, now: Mapping[tuple[str, str, int, str, str], str]) -> None:
         """Take a run out of cells whose spec has changed since.
@@ -169,22 +172,33 @@ class Tracker:
         for table, row in tables_of(tags).items():
             cell = (table, row, int(tags["seed"]), tags["stage"], tags["scale"])
             if now.get(cell, tags["fingerprint"]) != tags["fingerprint"]:
-                _patient(lambda t=table: self.client.delete_tag(run.info.run_id, table_tag(t)))  # type: ignore[misc]
+                patient(lambda t=table: self.client.delete_tag(run.info.run_id, table_tag(t)))  # type: ignore[misc]
+                if PARENT in tags and tags[PARENT] == self.group(table, tags["scale"]):
+                    patient(lambda: self.client.delete_tag(run.info.run_id, PARENT))
 
-    def open(self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> Record:
+    def _tag(self, run: Run, key: str, value: str) -> None:
+        patient(lambda: self.client.set_tag(run.info.run_id, key, value))
+
+    def open(
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], used: DataUsed | None = None
+    ) -> Record:
         """Start the run of a fingerprint, or take up the one that an earlier attempt left."""
         earlier = list(self.runs(f"tags.fingerprint = '{tags['fingerprint']}'"))
+        if tables := tables_of(tags):
+            tags = {**tags, PARENT: self.group(next(iter(tables)), tags["scale"])}
         if earlier:
             run = earlier[0]
-            _patient(lambda: self.client.set_terminated(run.info.run_id, "RUNNING"))
+            patient(lambda: self.client.set_terminated(run.info.run_id, "RUNNING"))
         else:
             all_tags = {**tags, "mlflow.runName": name}
-            run = _patient(lambda: self.client.create_run(self.experiment, tags=all_tags))
+            run = patient(lambda: self.client.create_run(self.experiment, tags=all_tags))
         record = Record(self, run.info.run_id)
         if earlier:
             record.tags(tags)  # it may serve more tables by now
         else:
             record.parameters(parameters)
+            if used is not None:
+                record.data(used)
         return record
 
 
@@ -196,6 +210,7 @@ class Record:
     run_id: str
     _buffer: list[Metric] = field(default_factory=list)
     _last_step: int | None = None
+    _sketched: set[int] | None = None
     _flushed: float = field(default_factory=time.monotonic)
 
     def parameters(self, values: Mapping[str, Any]) -> None:
@@ -204,13 +219,22 @@ class Record:
 
         found = [Param(key, str(value)[:500]) for key, value in values.items()]
         for start in range(0, len(found), 100):
-            _patient(lambda s=start: self.tracker.client.log_batch(self.run_id, params=found[s : s + 100]))  # type: ignore[misc]
+            patient(lambda s=start: self.tracker.client.log_batch(self.run_id, params=found[s : s + 100]))  # type: ignore[misc]
 
     def tags(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
         found = [RunTag(key, str(value)) for key, value in values.items()]
-        _patient(lambda: self.tracker.client.log_batch(self.run_id, tags=found))
+        patient(lambda: self.tracker.client.log_batch(self.run_id, tags=found))
+
+    def data(self, used: DataUsed) -> None:
+        """The data that it trains on."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        texts = [json.dumps(dict(part), sort_keys=True) for part in (used.source, used.profile)]
+        found = Dataset(used.name, used.digest, "code", texts[0], profile=texts[1])
+        given = DatasetInput(found, [InputTag("mlflow.data.context", used.use)])
+        patient(lambda: self.tracker.client.log_inputs(self.run_id, [given]))
 
     def curve(self, step: int, values: Mapping[str, float]) -> None:
         """A point of each curve. A resumed run passes over points that its earlier attempt has written."""
@@ -229,7 +253,7 @@ class Record:
     def flush(self) -> None:
         for start in range(0, len(self._buffer), 1000):
             part = self._buffer[start : start + 1000]
-            _patient(lambda p=part: self.tracker.client.log_batch(self.run_id, metrics=p))  # type: ignore[misc]
+            patient(lambda p=part: self.tracker.client.log_batch(self.run_id, metrics=p))  # type: ignore[misc]
         self._buffer, self._flushed = [], time.monotonic()
 
     def config(self, spec: Mapping[str, Any]) -> None:
@@ -238,21 +262,32 @@ class Record:
     def picture(self, path: Path) -> None:
         self.tracker.client.log_artifact(self.run_id, str(path), "reconstructions")
 
+    def sketch(self, step: int, sheet: Image) -> None:
+        """A picture of what it can do after ``step``. A resumed run passes over those that its earlier attempt left."""
+        client = self.tracker.client
+        if self._sketched is None:
+            names = [file.path for file in client.list_artifacts(self.run_id, "images")]
+            self._sketched = {int(name.split("+")[2]) for name in names}
+        if step not in self._sketched:
+            self._sketched.add(step)
+            patient(lambda: client.log_image(self.run_id, sheet, key="reconstructions", step=step))
+
     def finish(self, results: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Write the results (``<stage>/<name>``) and close the run: from here on it counts as finished."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._buffer += [Metric(key, float(value), now, 0) for key, value in results.items()]
+        numbers = [*results.items(), *((ACCURACY, n) for key, n in results.items() if key.partition("/")[2] == "top1")]
+        self._buffer += [Metric(key, float(value), now, 0) for key, value in numbers]
         self.flush()
         self.tags(tags)
-        _patient(lambda: self.tracker.client.set_terminated(self.run_id, "FINISHED"))
+        patient(lambda: self.tracker.client.set_terminated(self.run_id, "FINISHED"))
 
     def fail(self, reason: str) -> None:
         """Close the run as failed, with the reason; what was logged stays."""
         self.flush()
         self.tags({"error": reason[:4000]})
-        _patient(lambda: self.tracker.client.set_terminated(self.run_id, "FAILED"))
+        patient(lambda: self.tracker.client.set_terminated(self.run_id, "FAILED"))
 
 
 def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFrame:
@@ -262,7 +297,7 @@ def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFra
     """
     import pandas as pd
 
-    path = _database(uri)
+    path = database_of(uri)
     if path is not None and not path.exists():
         empty: pd.DataFrame = pd.DataFrame(columns=COLUMNS)
         return empty

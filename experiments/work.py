@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import platform
-import shutil
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from experiments.browse import source_tags, training_note
 from experiments.compose import flatten
 from experiments.hardware import fit_of
-from experiments.pictures import save_pictures
+from experiments.pictures import contact_sheet, save_pictures
 from experiments.plan import Job
+from experiments.remember import fingerprint
 from experiments.sharing import Sharing
+from experiments.stages.pretraining import SKETCHED
 from experiments.stages.stage import Outcome, Stage
-from experiments.tracking import Tracker, table_tag
+from experiments.tracking import DataUsed, Tracker, table_tag
 from mae.errors import CheckpointError
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
 from mae.train.machine import environment, matmul_peak, memory_of, peak_memory_gb, reset_peak_memory
 from mae.train.parts import divisors
 from mae.world import World
-
-ROOT = Path(__file__).resolve().parent.parent
 
 #: Told how many FLOPs were just done, and in a few words how it goes.
 Progress = Callable[[float, str], None]
@@ -83,7 +81,7 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, ot
     """
     spec, stage, facts = job.spec, job.made(), job.facts
     peak = matmul_peak(place.device, spec.precision)  # before the training takes the device's memory
-    record = tracker.open(job.name, _tags(job), _parameters(job, stage))
+    record = tracker.open(job.name, {**_tags(job), **source_tags()}, _parameters(job, stage), _used(stage))
     record.config(spec.tree)
     spent = 0.0
 
@@ -99,8 +97,11 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, ot
             values = {**values, "utilisation": facts.sample_flops * speed / peak}
         record.curve(step, values)
 
+    def sketch(step: int, pictures: Mapping[str, torch.Tensor], note: str) -> None:
+        record.sketch(step, contact_sheet(pictures, spec.data, note))
+
     checkpoints = place.checkpoints(job)
-    runtime = replace(_runtime(job, place), observe=observe, advance=advance)
+    runtime = replace(_runtime(job, place), observe=observe, advance=advance, sketch=sketch)
     resumed = checkpoints.index.exists()
     started = time.time()
     reset_peak_memory(place.device)
@@ -116,6 +117,7 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, ot
         place.weights(job.fingerprint).save(outcome.tensors, {"step": facts.steps, "spec": spec.tree})
     if outcome.pictures:
         record.picture(_sheet(job, outcome, place))
+        sketch(facts.steps, {name: clips[:SKETCHED] for name, clips in outcome.pictures.items()}, outcome.note)
     results = {**outcome.results, "wall_seconds": time.time() - started}
     if not resumed:
         results["gflops_per_second"] = facts.flops / 1e9 / results["wall_seconds"]
@@ -208,8 +210,19 @@ def _tags(job: Job) -> dict[str, str]:
         "scale": job.spec.scale,
         "fingerprint": job.fingerprint,
         "pretraining": job.needs or "none",
+        "mlflow.note.content": training_note(
+            cell.table, cell.row, job.spec.seed, job.spec.scale, list(dict.fromkeys(c.table for c in job.cells))
+        ),
         **{table_tag(cell.table): cell.row for cell in job.shown},
     }
+
+
+def _used(stage: Stage) -> DataUsed:
+    """The data of a training, named by its set and by what of it the training reads."""
+    read, data = stage.identity()["data"], stage.data
+    profile = {"samples": data.samples, "classes": data.classes, "input": read["input"]}
+    name = str(read["source"]["name"]).rpartition("/")[2]
+    return DataUsed(name, fingerprint(read), stage.side, data.source, profile)
 
 
 def _parameters(job: Job, stage: Stage) -> dict[str, Any]:
@@ -219,16 +232,8 @@ def _parameters(job: Job, stage: Stage) -> dict[str, Any]:
     return {**flatten(stage.reads()), **effective, "steps": job.facts.steps}
 
 
-@lru_cache(maxsize=1)
 def _software() -> dict[str, str]:
-    """Versions, and the state of the source where git can tell it, as tags."""
+    """Versions, as tags."""
     import timm
 
-    def git(*words: str) -> str:
-        if shutil.which("git") is None:
-            return ""
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    state = {"git.commit": git("rev-parse", "HEAD"), "git.dirty": str(bool(git("status", "--porcelain")))}
-    return {"python": platform.python_version(), "timm": timm.__version__, "platform": platform.platform(), **state}
+    return {"python": platform.python_version(), "timm": timm.__version__, "platform": platform.platform()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from experiments.ablation import SpecError, at_scale, exists, has_scale
+from experiments.browse import overrides_of
 from experiments.compose import flatten
 from experiments.spec import spec_of
 
@@ -74,7 +75,7 @@ def deviations(ablation: Ablation, scale: str, variant: str = "") -> pd.DataFram
     row = next((row for row in rows if exists(row, scale) and exists(row, PAPER)), None)
     if "where" in ablation.paper and row is not None and all(has_scale(ablation, name) for name in (scale, PAPER)):
         try:
-            here = _recipe(ablation, row, scale, overrides_of_variant(variant))
+            here = _recipe(ablation, row, scale, overrides_of(variant))
             published = _recipe(ablation, row, PAPER, ())
         except SpecError:
             return _typed(lines)
@@ -87,15 +88,6 @@ def deviations(ablation: Ablation, scale: str, variant: str = "") -> pd.DataFram
             if own != count:
                 lines.append((scale, what, f"{own:,.0f}, {_share(own / count)}", f"{count:,.0f}"))
     return _typed(lines)
-
-
-def overrides_of_variant(variant: str) -> list[str]:
-    """Read the user's overrides back from the name of a variant."""
-    found = []
-    for override in filter(None, variant.split("+")):
-        key, equals, value = override.partition("=")
-        found.append(key.replace("-", "/") + equals + value)  # a group such as evaluate/linear
-    return found
 
 
 def _typed(lines: list[tuple[str, str, str, str]]) -> pd.DataFrame:

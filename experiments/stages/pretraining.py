@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from mae.train.pretrain import pretrain
 
 #: Most samples whose features are looked at for a collapse, and how many of them are drawn.
 WATCHED, PICTURED = 256, 8
+
+#: How many are drawn while it trains.
+SKETCHED = 3
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,17 @@ class Pretraining(Stage):
     def run(self, start: Mapping[str, Tensor] | None, cache: Path, runtime: Runtime) -> Outcome:
         splits, augment = assembled(self.look(), self.spec.seed, cache, runtime.device)
         method = method_of(self.spec).to(runtime.device)
-        fitted = pretrain(method, splits.pretrain, augment, self.recipe, runtime)
-        source, (view, *_) = splits.views[0]
-        watched = min(WATCHED, clips_at_once(method.encoder.grid), len(source))
-        batch = next(iter(source.batches([torch.arange(watched)], runtime.device)))
-        clips = view(batch.images, torch.Generator(runtime.device))
+
+        def looked_at(count: int) -> Tensor:
+            source, (view, *_) = splits.views[0]
+            ids = torch.arange(min(count, clips_at_once(method.encoder.grid), len(source)))
+            batch = next(iter(source.batches([ids], runtime.device)))
+            return view(batch.images, torch.Generator(runtime.device))
+
+        per_epoch = max(1, self.data.samples[PRETRAIN] // self.recipe.batch_size)
+        sketching = _sketching(runtime, method, lambda: looked_at(SKETCHED), per_epoch, self.steps())
+        fitted = pretrain(method, splits.pretrain, augment, self.recipe, sketching)
+        clips = looked_at(WATCHED)
         results = {
             "loss": fitted.loss,
             "seconds": fitted.seconds,
@@ -135,6 +144,31 @@ class Pretraining(Stage):
             **unreadable(runtime.world, splits.pretrain),
         }
         return Outcome(results, method.state_dict(), method.pictures(clips[:PICTURED], seed=0), method.note)
+
+
+def _sketching(runtime: Runtime, method: Method, clips: Callable[[], Tensor], per_epoch: int, steps: int) -> Runtime:
+    """``runtime`` that also draws ``clips`` at the first look after epoch 1, 2, 4, 8 ...; the end is drawn apart.
+
+    It draws between the stretches of steps that are timed. A sharded model, of which no process has the whole, is not
+    drawn.
+    """
+    sketch, known = runtime.sketch, runtime.observe
+    if sketch is None or (runtime.sharding == "fsdp" and runtime.world.size > 1):
+        return runtime
+    moments = [per_epoch << power for power in range(steps.bit_length()) if per_epoch << power < steps]
+    found: list[Tensor] = []
+
+    def observe(step: int, values: dict[str, float]) -> None:
+        known(step, values)
+        if step < steps and any(step - runtime.log_every < moment <= step for moment in moments):
+            found[:] = found or [clips()]
+            method.eval()
+            pictures = method.pictures(found[0], seed=0)
+            method.train()
+            if pictures:
+                sketch(step, pictures, method.note)
+
+    return replace(runtime, observe=observe)
 
 
 @torch.no_grad()

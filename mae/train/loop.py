@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import tee
@@ -30,6 +30,9 @@ from mae.world import ALONE, World
 #: ``data_share``, the share of the time in which the loop waited for batches.
 Observer = Callable[[int, dict[str, float]], None]
 
+#: Called while a method trains with (step, pictures by name ``(B, C, T, H, W)``, the note on them).
+Sketcher = Callable[[int, Mapping[str, Tensor], str], None]
+
 #: Before the names of averaged weights in a checkpoint.
 AVERAGE = "average."
 
@@ -39,10 +42,11 @@ class Runtime:
     """It says where and how a phase runs, apart from what it computes: only the seed is part of a run's identity.
 
     ``precision`` is ``fp32`` or ``bf16``. ``checkpoints=None`` trains without a net. ``observe`` gets the curves,
-    ``advance`` the number of steps just done. On several devices every process has its rank in ``world``, and the first
-    one observes and writes. ``micro_batch`` items go forward and backward at a time on each device, None for as many as
-    fit. ``sharding`` is ``ddp`` or ``fsdp``; ``recompute`` keeps no activations inside the blocks of transformers.
-    ``compile`` is one of ``mae.train.compiling.CHOICES``, and is off where a model is sharded.
+    ``advance`` the number of steps just done, ``sketch`` what a method predicts after epochs 1, 2, 4, 8 and so on. On
+    several devices every process has its rank in ``world``, and the first one observes and writes. ``micro_batch``
+    items go forward and backward at a time on each device, None for as many as fit. ``sharding`` is ``ddp`` or
+    ``fsdp``; ``recompute`` keeps no activations inside the blocks of transformers. ``compile`` is one of
+    ``mae.train.compiling.CHOICES``, and is off where a model is sharded.
     """
 
     seed: int
@@ -52,6 +56,7 @@ class Runtime:
     log_every: int = 10
     observe: Observer = lambda step, values: None
     advance: Callable[[int], None] = lambda steps: None
+    sketch: Sketcher | None = None
     world: World = ALONE
     micro_batch: int | None = None
     sharding: str = "ddp"

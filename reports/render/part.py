@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from experiments.browse import overrides_of
 from reports.collect import stem
-from reports.deviations import overrides_of_variant
 from reports.render.phrases import place
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Part:
         words = ["python", "experiments/run.py", f"ablation={self.ablation.name}", f"scale={scale}"]
         words += [f"row={row}"] if row else []
         words += [f"seeds={seeds}"] if seeds > 1 else []
-        return shlex.join([*words, *overrides_of_variant(self.variant)])
+        return shlex.join([*words, *overrides_of(self.variant)])
 
 
 def wide(parts: Sequence[Part]) -> pd.DataFrame:

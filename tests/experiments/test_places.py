@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from experiments import run as command
-from experiments import verify, work
+from experiments import verify
 from experiments.ablation import load_ablation, short_name
+from experiments.browse import source_tags
 from experiments.command import answer, home
 from experiments.compose import compose
 from experiments.plan import variant
@@ -118,7 +119,7 @@ def test_an_experiment_that_was_deleted_is_brought_back(out: Path) -> None:
 def test_reading_a_server_leaves_nothing_in_the_working_directory(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.tracking._database", lambda uri: None)
+    monkeypatch.setattr("experiments.tracking.database_of", lambda uri: None)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     measurements(tracking_uri(out))
@@ -127,9 +128,9 @@ def test_reading_a_server_leaves_nothing_in_the_working_directory(
 
 def test_a_run_without_git_is_recorded_without_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    work._software.cache_clear()
-    assert work._software()["git.commit"] == ""
-    work._software.cache_clear()
+    source_tags.cache_clear()
+    assert "mlflow.source.git.commit" not in source_tags()
+    source_tags.cache_clear()
 
 
 def test_an_ascii_terminal_shows_everything(out: Path, tmp_path: Path) -> None:

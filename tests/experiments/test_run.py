@@ -67,7 +67,7 @@ def test_what_a_run_leaves_in_mlflow(out: Path) -> None:
         assert (tags["row"], tags["seed"], tags["scale"], tags["stage"]) == ("1", "0", "smoke", stage)
         assert tags["paper"] == "arXiv 2111.06377v2, Table 1a"
         assert tags["torch"]
-        assert tags["git.commit"] or not (ROOT / ".git").exists()
+        assert tags["mlflow.source.git.commit"] or not (ROOT / ".git").exists()
         assert float(run.data.params["effective_lr"]) > 0
         assert run.data.metrics[f"{stage}/peak_memory_gb"] > 0
         assert "spec.yaml" in {file.path for file in tracker.client.list_artifacts(run.info.run_id)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from experiments.ablation import load_ablation
-from reports.deviations import deviations, overrides_of_variant
+from experiments.browse import overrides_of
+from reports.deviations import deviations
 
 
 def test_what_differs_from_the_published_recipe_is_listed_and_what_does_not_is_not() -> None:
@@ -25,7 +26,7 @@ def test_what_differs_from_the_published_recipe_is_listed_and_what_does_not_is_n
 def test_the_papers_scale_departs_in_nothing_and_overrides_are_read_from_a_variant() -> None:
     table = load_ablation("mask_sampling")
     assert deviations(table, "paper").empty
-    assert overrides_of_variant("evaluate-linear=desk+pretrain.epochs=3") == [
+    assert overrides_of("evaluate-linear=desk+pretrain.epochs=3") == [
         "evaluate/linear=desk",
         "pretrain.epochs=3",
     ]
