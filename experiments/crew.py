@@ -51,7 +51,7 @@ def check_sharing(jobs: Iterable[Job], device: str, sharing: Sharing) -> None:
         return
     import torch
 
-    from experiments.preflight import device_of
+    from mae.train.machine import device_of
 
     kind = device_of(device)
     if sharing.devices > 1 and (kind.index is not None or kind.type not in ("cpu", "cuda")):

@@ -22,12 +22,13 @@ from experiments import work
 from experiments.command import status_of
 from experiments.crew import Crew
 from experiments.plan import Job
-from experiments.preflight import device_of, threads_for
+from experiments.preflight import threads_for
 from experiments.tracking import Tracker
 from experiments.work import Progress, Workplace
 from mae.disk import locked
 from mae.errors import UserError
 from mae.memory import keep_freed_memory
+from mae.train.machine import device_of
 
 
 class JobFailed(UserError, RuntimeError):

@@ -21,7 +21,7 @@ from experiments.remember import kept
 from mae.errors import CheckpointError
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def offer_of(device: str) -> Offer:
     """What the device called ``device`` offers on this machine; SpecError if there is none."""
 
     def found() -> dict[str, str]:
-        from mae.train.machine import best_precision
+        from mae.train.machine import best_precision, device_of
 
         chosen = device_of(device)
         return asdict(Offer(chosen.type, best_precision(chosen)))
@@ -44,21 +44,6 @@ def offer_of(device: str) -> Offer:
     seen = [platform.node(), Path("/dev/nvidiactl").exists(), os.environ.get("CUDA_VISIBLE_DEVICES")]
     # elsewhere than on Linux nothing as cheap as that says whether there is a card
     return Offer(**kept(f"{device} of {seen}", found, keep=device in ("auto", "cpu") and sys.platform == "linux"))
-
-
-def device_of(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one; SpecError on a device that this machine lacks."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise SpecError(
-            f"device={name} cannot be used here: {str(error).splitlines()[0]}; choose device=cpu"
-        ) from error
-    return torch.device(name)
 
 
 def cores() -> int:

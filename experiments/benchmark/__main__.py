@@ -44,9 +44,12 @@ from experiments.benchmark.pipelines import PIPELINES  # noqa: E402
 from experiments.benchmark.steps import DEFAULT_SHAPES, PRECISIONS, SHAPES, figures, measure, parts, table  # noqa: E402
 from experiments.command import answer  # noqa: E402
 from experiments.options import option, read  # noqa: E402
-from experiments.preflight import device_of  # noqa: E402
 from mae.data.files.workers import processors  # noqa: E402
-from mae.train.machine import environment, matmul_peak  # noqa: E402
+from mae.train.machine import (  # noqa: E402
+    device_of,
+    environment,
+    matmul_peak,
+)
 
 
 @dataclass(frozen=True)

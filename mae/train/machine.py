@@ -11,7 +11,21 @@ from typing import Any
 
 import torch
 
+from mae.errors import SpecError
 from mae.memory import give_back_freed_memory
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one; SpecError on a device that this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(
+            f"device={name} cannot be used here: {str(error).splitlines()[0]}; choose device=cpu"
+        ) from error
+    return torch.device(name)
 
 
 def best_precision(device: torch.device) -> str:
