@@ -272,6 +272,10 @@ class Record:
             self._sketched.add(step)
             patient(lambda: client.log_image(self.run_id, sheet, key="reconstructions", step=step))
 
+    def kept(self, path: Path) -> None:
+        """Log a file that a training leaves besides its results."""
+        self.tracker.client.log_artifact(self.run_id, str(path), "kept")
+
     def finish(self, results: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Write the results (``<stage>/<name>``) and close the run: from here on it counts as finished."""
         from mlflow.entities import Metric

@@ -21,6 +21,7 @@ from experiments.sharing import Sharing
 from experiments.stages.pretraining import SKETCHED
 from experiments.stages.stage import Outcome, Stage
 from experiments.tracking import DataUsed, Tracker, table_tag
+from mae.disk import write_bytes
 from mae.errors import CheckpointError
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
@@ -101,7 +102,13 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, ot
         record.sketch(step, contact_sheet(pictures, spec.data, note))
 
     checkpoints = place.checkpoints(job)
-    runtime = replace(_runtime(job, place), observe=observe, advance=advance, sketch=sketch)
+
+    def keep(name: str, content: bytes) -> None:
+        path = place.out / "pictures" / job.fingerprint / name
+        write_bytes(path, content)
+        record.kept(path)
+
+    runtime = replace(_runtime(job, place), observe=observe, advance=advance, sketch=sketch, keep=keep)
     resumed = checkpoints.index.exists()
     started = time.time()
     reset_peak_memory(place.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -19,14 +20,17 @@ from mae.draws import uniform
 from mae.errors import DataError
 from mae.footprint import Activations, Way, linear_saved, norm_saved
 from mae.heads import Head
-from mae.heads.average_precision import FrameAP, mean_average_precision
+from mae.heads.average_precision import FrameAP, curves, mean_average_precision
 from mae.heads.classifier import Readout, set_drop_path
+from mae.heads.drawn import sheet
 from mae.model import Encoder, choose_attention
 from mae.train.accuracy import clips_at_once, in_order
 from mae.train.loop import Runtime, fit
 from mae.train.optim import Recipe
 from mae.train.parts import Objective
 
+#: Keyframes that are drawn.
+PICTURED = 9
 #: Bins of a box, down and across, of which the largest value is taken.
 BINS = 7
 #: Most boxes of a keyframe that are trained on, as released.
@@ -106,8 +110,17 @@ class ActionDetection(Head):
 
         optimizer = self.recipe.build(model, model.layer_of, len(encoder.blocks) + 1)
         fitted = fit(model, optimizer, Objective(prepare, loss), splits.train, self.recipe, runtime)
-        found = self.test(model, splits, runtime).curves(runtime.world)
-        names = splits.train.classes
+        state, names = self.test(model, splits, runtime), splits.train.classes
+        scores = state.gathered(runtime.world)
+        found = curves(state.task, scores)
+        runtime.keep(
+            "precision_recall.json", json.dumps({names[action]: c.points() for action, c in found.items()}).encode()
+        )
+        source = splits.views[0].source
+        shown = next(iter(source.batches([torch.arange(min(PICTURED, len(source)))], runtime.device)))
+        if len(shown.rows):
+            middle = shown.images.shape[-3] // 2
+            runtime.keep("boxes.png", sheet(shown, middle, scores[state.task.detected.of(shown.rows.tolist())], names))
         return {
             "map": mean_average_precision(found),
             **{f"ap_{short(names[action])}": 100.0 * curve.area for action, curve in found.items()},

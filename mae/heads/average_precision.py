@@ -33,6 +33,12 @@ class Curve(NamedTuple):
     recall: Floats
     area: float
 
+    def points(self) -> dict[str, object]:
+        """The curve as plain values, where recall rises."""
+        rises = np.flatnonzero(np.diff(self.recall, prepend=0.0))
+        precision, recall = (np.round(values[rises], 4).tolist() for values in (self.precision, self.recall))
+        return {"area": self.area, "precision": precision, "recall": recall}
+
 
 class FrameAP:
     """What a detector said so far about the boxes of ``task``, a state that processes sum up.
@@ -56,13 +62,8 @@ class FrameAP:
 
         A box that no view shows has 0.
         """
-        sums, weights = world.sum(self.sums), world.sum(self.weights)
+        sums, weights = world.sum(self.sums.clone()), world.sum(self.weights.clone())
         return (sums / weights.clamp(min=1e-12)).cpu() * self.task.detected.scores[:, None]
-
-    def curves(self, world: World) -> dict[int, Curve]:
-        """The curve of each action that is evaluated and that the truth has somewhere."""
-        scores = self.gathered(world)
-        return curves(self.task, scores)
 
 
 def curves(task: Task, scores: Tensor) -> dict[int, Curve]:

@@ -46,7 +46,7 @@ class Readout(nn.Module, ABC):
     def dense(self, clips: Tensor) -> Tensor:
         """Encode ``clips`` to maps ``(B, D, t, h, w)``: what a head reads that tells where."""
         latent: Tensor = self.encoder(self.grid.patchify(clips))[:, self.encoder.prefix :]
-        return latent.transpose(1, 2).unflatten(2, (self.grid.t, self.grid.h, self.grid.w))
+        return latent.transpose(1, 2).reshape(len(latent), -1, self.grid.t, self.grid.h, self.grid.w)
 
     def layer_of(self, name: str) -> int:
         """Tell a parameter's depth for layer-wise decay: 0 is the embedding, 1..L the blocks, L + 1 norm and head."""

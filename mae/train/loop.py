@@ -42,11 +42,11 @@ class Runtime:
     """It says where and how a phase runs, apart from what it computes: only the seed is part of a run's identity.
 
     ``precision`` is ``fp32`` or ``bf16``. ``checkpoints=None`` trains without a net. ``observe`` gets the curves,
-    ``advance`` the number of steps just done, ``sketch`` what a method predicts after epochs 1, 2, 4, 8 and so on. On
-    several devices every process has its rank in ``world``, and the first one observes and writes. ``micro_batch``
-    items go forward and backward at a time on each device, None for as many as fit. ``sharding`` is ``ddp`` or
-    ``fsdp``; ``recompute`` keeps no activations inside the blocks of transformers. ``compile`` is one of
-    ``mae.train.compiling.CHOICES``, and is off where a model is sharded.
+    ``advance`` the number of steps just done, ``sketch`` what a method predicts after epochs 1, 2, 4, 8 and so on,
+    ``keep`` the files that are left besides, by name. On several devices every process has its rank in ``world``, and
+    the first one observes and writes. ``micro_batch`` items go forward and backward at a time on each device, None for
+    as many as fit. ``sharding`` is ``ddp`` or ``fsdp``; ``recompute`` keeps no activations inside the blocks of
+    transformers. ``compile`` is one of ``mae.train.compiling.CHOICES``, and is off where a model is sharded.
     """
 
     seed: int
@@ -57,6 +57,7 @@ class Runtime:
     observe: Observer = lambda step, values: None
     advance: Callable[[int], None] = lambda steps: None
     sketch: Sketcher | None = None
+    keep: Callable[[str, bytes], None] = lambda name, content: None
     world: World = ALONE
     micro_batch: int | None = None
     sharding: str = "ddp"

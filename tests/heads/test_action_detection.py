@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
@@ -28,7 +31,9 @@ from mae.heads.action_detection import (
 )
 from mae.heads.average_precision import FrameAP, curves, mean_average_precision
 from mae.model import Encoder, Transformer
+from mae.train.loop import Runtime
 from mae.world import ALONE
+from tests.train.trainings import boxed
 
 GRID = Grid.of(4, (32, 48), (2, 4, 8))
 CPU = torch.device("cpu")
@@ -177,3 +182,18 @@ def test_a_box_holds_the_ink_of_its_digit_and_nothing_else(tmp_path: Path) -> No
             held += int(bright[top:bottom, left:right].sum() > 5)
         assert not (bright & ~inside).any()
     assert held == len(batch.places.boxes)
+
+
+def test_curves_and_pictures_are_kept() -> None:
+    kept: dict[str, bytes] = {}
+    measured = boxed(Runtime(5, keep=kept.__setitem__))
+    found = json.loads(kept["precision_recall.json"])
+    assert set(found) == {"a", "b", "d"}  # those that are evaluated
+    for name, curve in found.items():
+        assert 100 * curve["area"] == pytest.approx(measured[f"ap_{name}"])
+        assert len(curve["precision"]) == len(curve["recall"]) > 10
+        assert curve["recall"] == sorted(curve["recall"])
+    assert measured["map"] == pytest.approx(sum(measured[f"ap_{name}"] for name in found) / 3)
+    with Image.open(io.BytesIO(kept["boxes.png"])) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 3 * 192

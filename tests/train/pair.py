@@ -40,7 +40,7 @@ class Pair:
     def see(self, name: str, **how: Any) -> Seen:
         for queue in self.asked:
             queue.put((name, how))
-        found = dict(self.told.get(timeout=120) for _ in range(2))
+        found = dict(self.told.get(timeout=600) for _ in range(2))
         if isinstance(found[0], str):
             raise RuntimeError(found[0])
         return found[0]

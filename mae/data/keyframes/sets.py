@@ -45,8 +45,13 @@ def read_side(layout: Layout, root: Path, side: str, actions: int, least: float)
     truth = ava.annotated(root / layout.boxes(side), actions, without)
     if side == "train":
         return truth, None
-    detected = ava.detected(root / layout.detections, actions, least, without)
-    return detected, Task(detected, truth, ava.label_map(root / layout.label_map, actions).evaluated)
+    detected, names = ava.detected(root / layout.detections, actions, least, without), root / layout.label_map
+    evaluated = ava.label_map(names, actions).evaluated
+    if not truth.actions[:, list(evaluated)].any():
+        raise DataError(
+            f"{root / layout.boxes(side)}: no box has an action that {names} names; nothing can be evaluated."
+        )
+    return detected, Task(detected, truth, evaluated)
 
 
 def decoded_keyframes(
