@@ -90,7 +90,8 @@ def streamed(
     for read in loader:
         tally.note(read.rows, read.failed)
         if len(read.rows) or (read.last and not waiting):
-            examples, labels = (part.to(device, non_blocking=True) for part in (read.examples, read.labels))
+            # copied on the CPU, too: what workers share is given back before the batch is whole
+            examples, labels = (part.to(device, non_blocking=True, copy=True) for part in (read.examples, read.labels))
             waiting.append(Batch(examples, labels, read.rows, None if read.places is None else read.places.to(device)))
         if read.last:
             yield waiting[0] if len(waiting) == 1 else _joined(waiting)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -161,6 +163,35 @@ def test_a_batch_in_parts_is_the_batch_in_one(workers: int, monkeypatch: pytest.
         assert all(torch.equal(a, b) for a, b in zip(one[:3], parted[:3], strict=True))
     assert [len(batch.images) for batch in whole] == [640, 640, 0]
     assert len(whole[0].images.unique()) > 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm to look at")
+def test_a_batch_of_16384_pictures_takes_no_more_shared_memory_than_is_allowed() -> None:
+    """2.5 GB of pictures, which eight workers read; in the shared memory of the machine, whoever else uses it."""
+    count, shape = 16384, (3, 224, 224)
+    names = tuple(map(str, range(count)))
+    listing = Listing(Path("/none"), names, (0,) * count, ("a",))
+    before, most, done = shutil.disk_usage("/dev/shm").used, 0, Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.02):
+            most = max(most, shutil.disk_usage("/dev/shm").used - before)
+
+    watching = Thread(target=watch)
+    watching.start()
+    try:
+        tally = Tally(listing.names, "/none", 0.1)
+        reader = Fake(shape, 3 * 224 * 224)
+        (batch,) = streamed(listing, reader, tally, [torch.arange(count)], CPU, seed=0, workers=8)
+    finally:
+        done.set()
+        watching.join()
+    assert batch.images.shape == (count, *shape)
+    assert batch.images.nbytes > 2 * READ_AHEAD
+    print(f"at most {most / 2**20:.0f} MiB of shared memory for {batch.images.nbytes / 2**20:.0f} MiB")
+    assert 0 < most < 1.25 * READ_AHEAD
 
 
 class Short(Fake):
