@@ -34,7 +34,7 @@ _PICTURE = re.compile(r"!\[[^\]]*\]\((?P<path>[^)]+)\)")
 
 def documents(root: Path) -> list[Path]:
     """Return the documents that may quote numbers: README and those of docs."""
-    return [path for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))) if path.exists()]
+    return [path for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))) if path.exists()]
 
 
 def requoted(text: str, frame: pd.DataFrame, path: Path) -> str:
