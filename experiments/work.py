@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +14,10 @@ import torch
 from experiments.browse import source_tags, training_note
 from experiments.compose import flatten
 from experiments.hardware import fit_of
-from experiments.pictures import contact_sheet, save_pictures
 from experiments.plan import Job
 from experiments.remember import fingerprint
 from experiments.sharing import Sharing
+from experiments.spec import Data
 from experiments.stages.pretraining import SKETCHED
 from experiments.stages.stage import Outcome, Stage
 from experiments.tracking import DataUsed, Tracker, table_tag
@@ -27,6 +27,7 @@ from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
 from mae.train.machine import environment, matmul_peak, memory_of, peak_memory_gb, reset_peak_memory
 from mae.train.parts import divisors
+from mae.visualise.sheet import noted, save_sheet, sheet_of, strip
 from mae.world import World
 
 #: Told how many FLOPs were just done, and in a few words how it goes.
@@ -61,6 +62,10 @@ class Workplace:
     def weights(self, fingerprint: str) -> Checkpoints:
         """The weights that a finished training leaves to those that start from it."""
         return Checkpoints(self.out / "weights" / fingerprint)
+
+    def pictures(self, job: Job) -> Path:
+        """Where the pictures of a job go, and what else is looked at."""
+        return self.out / "pictures" / job.fingerprint
 
 
 class Others(Protocol):
@@ -99,12 +104,12 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, ot
         record.curve(step, values)
 
     def sketch(step: int, pictures: Mapping[str, torch.Tensor], note: str) -> None:
-        record.sketch(step, contact_sheet(pictures, spec.data, note))
+        record.sketch(step, sheet_of(_columns(pictures, spec.data, note), notes=_notes(note)))
 
     checkpoints = place.checkpoints(job)
 
     def keep(name: str, content: bytes) -> None:
-        path = place.out / "pictures" / job.fingerprint / name
+        path = place.pictures(job) / name
         write_bytes(path, content)
         record.kept(path)
 
@@ -123,7 +128,8 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, ot
     if job.leaves_weights and outcome.tensors is not None:
         place.weights(job.fingerprint).save(outcome.tensors, {"step": facts.steps, "spec": spec.tree})
     if outcome.pictures:
-        record.picture(_sheet(job, outcome, place))
+        columns, path = _columns(outcome.pictures, spec.data, outcome.note), place.pictures(job) / "reconstructions.png"
+        record.picture(save_sheet(columns, path, notes=_notes(outcome.note)))
         sketch(facts.steps, {name: clips[:SKETCHED] for name, clips in outcome.pictures.items()}, outcome.note)
     results = {**outcome.results, "wall_seconds": time.time() - started}
     if not resumed:
@@ -201,9 +207,12 @@ def _start(job: Job, place: Workplace) -> dict[str, torch.Tensor] | None:
     return found[0]
 
 
-def _sheet(job: Job, outcome: Outcome, place: Workplace) -> Path:
-    path = place.out / "pictures" / job.fingerprint / "reconstructions.png"
-    return save_pictures(dict(outcome.pictures or {}), job.spec.data, outcome.note, path)
+def _columns(pictures: Mapping[str, torch.Tensor], data: Data, note: str) -> dict[str, torch.Tensor]:
+    return noted({name: strip(clips, data.mean, data.std) for name, clips in pictures.items()}, note)
+
+
+def _notes(note: str) -> Sequence[str]:
+    return (f"* {note}",) if note else ()
 
 
 def _tags(job: Job) -> dict[str, str]:

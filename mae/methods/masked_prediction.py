@@ -109,9 +109,15 @@ class MaskedPrediction(Method):
     def note(self) -> str:
         return self.target.note if isinstance(self.target, Pictured) else ""
 
-    @torch.no_grad()
     def pictures(self, clips: Tensor, seed: int) -> dict[str, Tensor]:
-        """Draw the frames that are predicted, from one pass under a mask that is drawn from ``seed``.
+        """Draw the frames that are predicted, from one pass under a mask that is drawn from ``seed``: see ``drawn``."""
+        return self.drawn(
+            clips, self.strategy(len(clips), self.encoder.grid, Generator(clips.device).manual_seed(seed))
+        )
+
+    @torch.no_grad()
+    def drawn(self, clips: Tensor, mask: Mask) -> dict[str, Tensor]:
+        """Draw the frames of ``clips: (B, C, [T,] H, W)`` that are predicted under ``mask``.
 
         Of ``masked``, dropped patches are grey. ``reconstruction`` shows the prediction where dropped, grey where kept;
         ``pasted`` shows it among the patches that are kept. A normalised prediction is given the mean and the
@@ -120,7 +126,6 @@ class MaskedPrediction(Method):
         """
         grid = self.target_grid
         seen, patches = self.patches(clips)
-        mask = self.strategy(len(clips), self.encoder.grid, Generator(clips.device).manual_seed(seed))
         predicted, asked = self.frames.predicted(mask, self.encoder.grid)
         ids = asked.drop.unsqueeze(-1).expand(-1, -1, grid.patch_dim)
         pictures = {"original": grid.unpatchify(patches), "masked": grid.unpatchify(patches.scatter(1, ids, 0.0))}

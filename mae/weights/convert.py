@@ -52,8 +52,7 @@ class Fitted:
             raise DataError(
                 f"{found.path} has mask tokens in its encoder, which no other library has; give another training"
             )
-        decoder = None if found.decoder_fit is None else found.decoder_fit.state
-        return cls(found, found.fit.state, decoder)
+        return cls(found, found.fit.state, None if found.decoder_fit is None else found.decoder_fit.state)
 
     @property
     def architecture(self) -> Architecture:

@@ -85,6 +85,7 @@ class Trained:
 
     def autoencoder(self, mask: Strategy | None = None) -> MaskedAutoencoder:
         """Encoder and decoder with these weights; DataError where there is no decoder, or one that draws nothing."""
+        encoder = self.encoder()
         if self.decoder is None:
             raise DataError(f"{self.path} holds no decoder; give the checkpoint of a pre-training, which has one")
         if self.told.undrawn:
@@ -95,7 +96,7 @@ class Trained:
                 "checkpoint of a training on pixels"
             )
         try:
-            made = around(self.encoder(), self.architecture, mask)
+            made = around(encoder, self.architecture, mask)
         except ValueError as error:
             raise DataError(f"{self.path}: {error}") from error
         load(made.decoder, self.decoder_fit)
