@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mae.data.augment.crops import RandomResizedCrop
 from mae.footprint import (
     RESERVE,
     Activations,
@@ -28,9 +29,13 @@ from mae.heads.linear_probe import LinearProbe
 from mae.masking import Random, Strategy, Tube
 from mae.methods import Method
 from mae.methods.cross_mae import CrossMAE
+from mae.methods.dino import DINO, Prototypes
 from mae.methods.dual_masking import DualMasking
 from mae.methods.masked_autoencoder import DecoderShape, MaskedAutoencoder
+from mae.methods.moco_v3 import MoCoV3
 from mae.methods.simmim import SimMIM
+from mae.methods.supervised import Supervised
+from mae.methods.teacher import mlp, mlp_kept
 from mae.model import Encoder, Transformer
 from mae.targets import Pixels
 from mae.train.optim import Recipe
@@ -108,12 +113,41 @@ def test_a_method_that_predicts_a_part_keeps_what_it_states(kind: type[CrossMAE]
     assert_kept(kind(encoder(PICTURE), decoder=decoder, mask=PICTURES, target=Pixels(), predicted_share=0.4), way)
 
 
-def assert_kept(method: Method, way: Way) -> None:
-    grid = method.encoder.grid
-    found = saved(method, way, lambda: method.loss([sampled(grid)], Generator()))
+@pytest.mark.parametrize("way", [Way("bf16"), Way("bf16", fused=False)], ids=str)
+@pytest.mark.parametrize("kind", ["moco_v3", "dino", "supervised"])
+def test_methods_with_heads_keep_what_they_state(kind: str, way: Way) -> None:
+    own, crop = encoder(PICTURE), RandomResizedCrop((96, 96), (0.05, 0.25), flip=False)
+    if kind == "moco_v3":
+        assert_kept(MoCoV3(own, hidden=256, width=64), way, [sampled(PICTURE), sampled(PICTURE)])
+    elif kind == "dino":
+        small = [torch.randn(BATCH, 3, 96, 96) for _ in range(3)]
+        method = DINO(own, local_crop=crop, local_views=3, prototypes=512, hidden=256, bottleneck=64)
+        assert_kept(method, way, [sampled(PICTURE), sampled(PICTURE), *small])
+    else:
+        method = Supervised(own, classes=10, drop_path=0.0)
+        assert_kept(method, way, [sampled(PICTURE), torch.zeros(BATCH, dtype=torch.int64)])
+
+
+@pytest.mark.parametrize("way", [Way("bf16"), Way("fp32")], ids=str)
+@pytest.mark.parametrize("head", ["mlp", "prototypes"])
+def test_heads_keep_what_they_state(head: str, way: Way) -> None:
+    widths, vectors = (96, 512, 512, 64), 256
+    model: nn.Module = mlp(widths) if head == "mlp" else Prototypes(96, 512, 64, 16)
+    stated = mlp_kept(widths, way) if isinstance(model, nn.Sequential) else model.kept(way)  # type: ignore[operator]
+    features = torch.randn(vectors, 96, requires_grad=True)
+    found = saved(model, way, lambda: model(features).float().sum())
+    copies = State.of(model, way, RECIPE.states).copies
+    assert vectors * stated + copies == pytest.approx(found, rel=0.05)
+
+
+def assert_kept(method: Method, way: Way, views: Sequence[Tensor] = ()) -> None:
+    seen = views or [sampled(method.encoder.grid)]
+    found = saved(method, way, lambda: method.loss(seen, Generator()))
     stated = BATCH * method.activations(way).saved
     if not way.checkpointing:  # else the copies are made, and dropped, inside each block
         stated += State.of(method, way, RECIPE.states).copies
+        if isinstance(method, MoCoV3 | DINO):  # nothing goes back through a teacher, so its copies are dropped at once
+            stated -= State.of(method.teacher, way, RECIPE.states).copies
     assert stated == pytest.approx(found, rel=0.05)
 
 

@@ -13,6 +13,7 @@ from mae.data.augment.compose import Compose, steps
 from mae.data.augment.crops import Crop, pair
 from mae.data.source import Augment
 from mae.flops import linear_flops
+from mae.footprint import WORD, Activations, Way
 from mae.grid import Grid
 from mae.methods import Method
 from mae.methods.teacher import Teacher, cosine_momentum, represent, summary
@@ -48,6 +49,14 @@ class Prototypes(nn.Module):
         """Count the forward pass of one vector."""
         ends = (*pairwise(self.widths), tuple(self.directions.shape))
         return sum(linear_flops(1, *each) for each in ends)
+
+    def kept(self, way: Way) -> float:
+        """Count the bytes that stay of one vector: what enters layers and GELUs, and the bottleneck twice.
+
+        The directions, once for all vectors, are left out.
+        """
+        width, hidden, _, bottleneck = self.widths
+        return float(way.element * (width + 4 * hidden + 2 * bottleneck))
 
 
 class DINO(Method):
@@ -156,3 +165,13 @@ class DINO(Method):
         whole, embedding = self.encoder.flops() + self.head.flops(), self.encoder.embedding_flops()
         local = 3 * self._local_flops() - self.encoder.embedding_flops(self.local.num_patches)
         return 2 * (3 * whole - embedding) + 2 * whole + self.local_views * local
+
+    def activations(self, way: Way) -> Activations:
+        """The large views go through together, then the small ones; the teacher keeps nothing.
+
+        The loss keeps the logarithms of the student's probabilities, and the teacher's probabilities.
+        """
+        whole, part = self.encoder.activations(way), self.encoder.activations(way, self.local.num_patches)
+        outputs = (self.views + 2) * len(self.head.directions) * WORD
+        saved = 2 * whole.saved + self.local_views * part.saved + self.views * self.head.kept(way) + outputs
+        return Activations(saved, max(2 * whole.working, self.local_views * part.working))

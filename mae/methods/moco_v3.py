@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from mae.flops import linear_flops
+from mae.footprint import WORD, Activations, Way, linear_saved
 from mae.methods import Method
-from mae.methods.teacher import Teacher, cosine_momentum, mlp, represent
+from mae.methods.teacher import Teacher, cosine_momentum, mlp, mlp_kept, represent
 from mae.model import Encoder
 
 
@@ -75,3 +76,14 @@ class MoCoV3(Method):
         projector, predictor = self._heads()
         student = 3 * (self.encoder.flops() + projector + predictor) - 2 * self.encoder.embedding_flops()
         return self.views * (student + self.encoder.flops() + projector)
+
+    def activations(self, way: Way) -> Activations:
+        """The views go through one after the other; the frozen embedding and the teacher keep nothing.
+
+        The loss keeps query and key of each view. Its similarities, one for each sample of a batch, are left out.
+        """
+        saved, working = self.encoder.activations(way)
+        grid, (projector, predictor) = self.encoder.grid, self.shapes
+        saved -= linear_saved(grid.num_patches, grid.patch_dim, way)
+        heads = mlp_kept(projector, way) + mlp_kept(predictor, way) + 3 * predictor[-1] * WORD
+        return Activations(self.views * (saved + heads), working)

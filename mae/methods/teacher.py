@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mae.footprint import Way
 from mae.model import Encoder
 
 
@@ -61,3 +62,11 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
         layers += [nn.Linear(wide, out, bias=False), nn.BatchNorm1d(out, affine=not last)]
         layers += [] if last else [nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def mlp_kept(widths: Sequence[int], way: Way) -> float:
+    """Count the bytes that ``mlp(widths)`` keeps of one vector: what enters its layers, and what enters its norms.
+
+    What a ReLU keeps is what enters the next layer.
+    """
+    return float(way.element * sum(map(sum, pairwise(widths))))
