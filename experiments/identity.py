@@ -18,6 +18,7 @@ from experiments.compose import PATHS
 LATER: Mapping[str, Mapping[str, Any]] = {
     "head/fine_tuning": {"mix_draws": 1},
     "head/linear_probe": {"norm_groups": 1},
+    "method/dino": {"centre_momentum": 0.9},
 }
 
 

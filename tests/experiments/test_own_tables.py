@@ -136,6 +136,22 @@ def test_rows_without_anything_of_ones_own_are_those_of_the_project(table: Path)
     }
 
 
+@pytest.mark.parametrize("method", ["beit", "simmim"])
+def test_masking_ratios_of_another_method_are_a_table_without_python(
+    method: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, ratios = tmp_path / "sweep.yaml", (0.2, 0.4, 0.6, 0.8)
+    rows = "".join(f'  "{ratio}": {{set: [method={method}, mask.ratio={ratio}]}}\n' for ratio in ratios)
+    path.write_text(f"title: t\nquestion: q\ncolumns: {{lin: {{metric: linear/top1, label: lin}}}}\nrows:\n{rows}")
+    assert main([f"ablation={path}", "scale=smoke", "plan_only=true", f"out={out}"]) == 0
+    assert "4 rows need 4 pre-trainings and 4 evaluations" in capsys.readouterr().out
+    table = load_ablation(str(path))
+    with torch.device("meta"):
+        methods = [method_of(spec_of(table, row, "smoke", 0)) for row in table.rows.values()]
+    assert [one.visible for one in methods] == [28, 21, 14, 7]
+    assert [one.asked for one in methods] == [8, 15, 22, 29]
+
+
 @dataclass(frozen=True)
 class Damage:
     """A text of a recipe's file, what stands in its place, and words of the sentence that refuses it."""

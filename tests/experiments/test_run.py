@@ -93,14 +93,14 @@ def test_a_killed_command_finishes_to_the_numbers_of_an_undisturbed_one(
     (other / "mlflow.db").write_bytes(template.read_bytes())
     words = [*SMOKE, "row=2"]
     assert main(other, *words) == 0
-    _kill_at(out, words, moment)
+    kill_at(out, words, moment)
     assert main(out, *words) == 0
     expected, found = results(other), results(out)
     assert len(found) == 6
     assert found.equals(expected)
 
 
-def _kill_at(out: Path, words: list[str], moment: str) -> None:
+def kill_at(out: Path, words: list[str], moment: str) -> None:
     """Run the command in a process of its own and kill it without warning in the middle of a stage."""
     code = f"""
 import os, signal, sys

@@ -263,6 +263,36 @@ def test_dino_without_centring_collapses_and_its_spread_says_so() -> None:
     assert found[False].feature_std < 0.01 * COLLAPSED
 
 
+class Itself(nn.Module):
+    """The student in the place of its teacher: gradients flow through the keys."""
+
+    def __init__(self, method: MoCoV3) -> None:
+        super().__init__()
+        self.student = [method]
+
+    def forward(self, views: Tensor) -> Tensor:
+        (method,) = self.student
+        keys: Tensor = method.projector(represent(method.encoder, views))
+        return keys
+
+    def follow(self, *given: object) -> None:
+        pass
+
+
+def test_moco_v3_keeps_samples_apart_without_predictor_and_stop_gradient() -> None:
+    """Unlike BYOL it has other samples to tell each from, so neither is what holds it up."""
+    found, many = [], pictures(256)
+    for without in (False, True):
+        method = moco()
+        if without:
+            method.predictor, method.teacher = nn.Sequential(), Itself(method)  # type: ignore[assignment]
+        pretrain(method, many, AUGMENT, Recipe("adamw", 2.4e-2, 32, 15, 1, 0.0), Runtime(0))
+        with torch.no_grad():
+            found.append(spread_of(method.signature(CenterCrop((16, 16))(many.pixels, Generator()))))
+    assert min(spread.feature_std for spread in found) > 50 * COLLAPSED
+    assert min(spread.feature_rank for spread in found) > 4
+
+
 def test_values_that_do_not_fit_are_refused_before_there_are_weights() -> None:
     with torch.device("meta"):
         with pytest.raises(ValueError, match=r"local crops of 32x32 pixels are larger than the views; take less"):
