@@ -117,6 +117,27 @@ def test_pretraining_recipe_is_the_published_one() -> None:
     assert longer.schedule == 2
 
 
+#: Peak rate, batch, epochs, warm-up and decay: moco-v3's CONFIG.md, DINO's Sec. 3.2, BEiT's README.
+OTHERS: dict[str, tuple[float, int, int, int, float]] = {
+    "moco_v3": (2.4e-3, 4096, 300, 40, 0.1),
+    "dino": (2e-3, 1024, 400, 10, (0.04 + 0.4) / 2),
+    "beit": (1.5e-3, 2048, 800, 10, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_recipes_of_other_methods_are_those_of_their_papers(name: str) -> None:
+    table = load_ablation("decoder_depth")
+    augment = [] if name == "beit" else ["augment=contrastive"]
+    words = [f"method={name}", f"pretrain={name}", "data=imagenet_decoded", *augment]
+    stage = Pretraining(spec_of(table, table.rows["8"], "paper", 0, words))
+    recipe = stage.recipe
+    found = (recipe.peak_lr, recipe.batch_size, recipe.epochs, recipe.warmup_epochs, recipe.weight_decay)
+    assert found == pytest.approx(OTHERS[name])
+    assert (recipe.optimizer, recipe.betas, recipe.min_lr) == ("adamw", (0.9, 0.999), 0)
+    assert stage.footprint().plain.saved > 0
+
+
 def test_probe_is_the_published_one() -> None:
     probe = Evaluation(row("decoder_depth", "8"), "linear").head
     assert isinstance(probe, LinearProbe)
