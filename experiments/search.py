@@ -102,7 +102,7 @@ def jobs_of(
 def study_name(search: Search, computes: str, options: Options) -> str:
     """The name that is asked for, or one for a person with a hash of what the study is."""
     ranges = "; ".join(f"{p}{p.step or ''}" for p in search.parameters)
-    identity = {"computes": computes, "ranges": ranges, "second": options.minimise}
+    identity = {"computes": computes, "ranges": ranges, "second": options.minimise, "grid": options.sampler == "grid"}
     name = table_name(search.name, variant(options.overrides))
     return options.study or f"{name}--{options.scale}--{fingerprint(identity)[:8]}"
 
@@ -228,7 +228,8 @@ def run(options: Options) -> int:
     edges = [job for point in space.edges() for job in jobs_of(search, [point], options, seeds[:1])]
 
     from experiments.execute import workplace
-    from experiments.searching.study import Study, storage_url
+    from experiments.searching.address import storage_url
+    from experiments.searching.study import Study
     from experiments.tracking import Tracker, tracking_uri
 
     make_out(options.out)

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 
 from experiments.ablation import SpecError
 from experiments.remember import fingerprint
+from experiments.searching.address import cause, shown
 from experiments.searching.declared import Parameter, Point
 from experiments.searching.space import Space
 from experiments.searching.trials import Result, Trial
@@ -66,40 +67,57 @@ class Study:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name, self.space, self.url = name, space, url
-        self._several = bool(minimise)
-        self._points = space.grid() if sampler == "grid" else list(space.first)
-        self.most = len(self._points) if sampler == "grid" else None
+        self._several, grid = bool(minimise), sampler == "grid"
+        self._points = space.grid() if grid else list(space.first)
+        self.most = len(self._points) if grid else None
         self._seen: set[int] = set()
-        self._locks = out / "locks"
-        with locked(self._locks / "studies"), _opening(url):
-            self._storage = _Storage.at(url)
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=name,
-                directions=["maximize", "minimize"] if minimise else ["maximize"],
-                sampler=_Seeded(name, "random" if sampler == "grid" else sampler, len(space.parameters)),
-                load_if_exists=True,
-            )
-            self._agree({"space": [_identity(p) for p in space.parameters], "second": minimise, "computes": computes})
+        with locked(out / "locks" / "studies"), _opening(url):
+            self._storage = _storage_at(url)
+            how: dict[str, Any] = {
+                "storage": self._storage,
+                "study_name": name,
+                "sampler": _Seeded(name, "random" if grid else sampler, len(space.parameters)),
+            }
+            try:
+                self._study = optuna.create_study(
+                    directions=["maximize", "minimize"] if minimise else ["maximize"], **how
+                )
+                new = True
+            except optuna.exceptions.DuplicatedStudyError:
+                self._study = optuna.load_study(**how)
+                new = False
+            ranges = [_identity(p) for p in space.parameters]
+            self._agree({"ranges": ranges, "grid": grid, "second": minimise, "computes": computes}, new)
 
     @property
     def shown(self) -> str:
         """The address of its database without a password."""
-        return shown_url(self.url)
+        return shown(self.url)
 
-    def _agree(self, ours: Mapping[str, Any]) -> None:
-        """Write what a new study searches; SpecError if an old one searches something else."""
-        theirs = self._study.user_attrs
-        if not theirs and not self._study.get_trials(deepcopy=False):
-            for key, value in ours.items():
-                self._study.set_user_attr(key, value)
-            return
-        names = {"space": "has other ranges", "second": "has other objectives", "computes": "computes something else"}
+    def _agree(self, ours: Mapping[str, Any], new: bool) -> None:
+        """Queue what comes first in a ``new`` study, and write what it searches; SpecError if an old one searches
+        something else. Who finds a study that says nothing yet waits for its maker, and does its part if it has died.
+        """
+        until = time.monotonic() + GRACE
+        while not new and "searches" not in self._study.user_attrs and not self._trials(*FINISHED):
+            new = time.monotonic() > until
+            time.sleep(0.1)
+        if new:
+            for point in self._points:
+                self._study.enqueue_trial(dict(point), skip_if_exists=True)
+            self._study.set_user_attr("searches", ours)
+        theirs = self._study.user_attrs.get("searches", {})
+        words = {
+            "ranges": "other ranges",
+            "grid": "other points",
+            "second": "other objectives",
+            "computes": "other runs",
+        }
         for key, value in ours.items():
             if theirs.get(key) != value:
-                there = "; ".join(theirs[key]) if key == "space" and key in theirs else "unlike this command's"
+                there = f" ({'; '.join(theirs.get(key, ['none']))})" if key == "ranges" else ""
                 raise SpecError(
-                    f"the study {self.name} in {self.shown} {names[key]} ({there}): give this one another name, "
+                    f"the study {self.name} in {self.shown} has {words[key]}{there}: give this one another name, "
                     f"study=NAME, or ask for what that one searches"
                 )
 
@@ -128,7 +146,6 @@ class Study:
         """
         total, told = min(total, self.most or total), False
         with self._answering():
-            self._queue(total)
             while (done := len(self._trials(*FINISHED))) < total:
                 if done + len(running := self._trials(TrialState.RUNNING)) < total:
                     self._one(total, make)
@@ -138,13 +155,6 @@ class Study:
                     told = True
                 self._watch(running)
                 time.sleep(POLL)
-
-    def _queue(self, total: int) -> None:
-        """Queue the points that come first, as many as there is room for."""
-        with locked(self._locks / f"study-{fingerprint({'study': self.name})}"):
-            for point in self._points:
-                if sum(trial.state != TrialState.FAIL for trial in self._trials()) < total:
-                    self._study.enqueue_trial(dict(point), skip_if_exists=True)
 
     def _watch(self, running: Sequence[Any]) -> None:
         """Queue the trials anew whose processes have died, which Optuna does only before it asks for a trial.
@@ -166,7 +176,7 @@ class Study:
         def objective(handle: Any) -> float | tuple[float, float]:
             nonlocal number
             if self._surplus(handle.number, total):
-                raise _Surplus
+                raise _Surplus(handle.number)
             number = handle.number
             suggested = {p.key: _suggest(handle, p) for p in self.space.parameters}
             point = self.space.settle(suggested)
@@ -182,7 +192,9 @@ class Study:
 
         try:
             with _quiet():
-                self._study.optimize(objective, n_trials=1, catch=(_Surplus,))
+                self._study.optimize(objective, n_trials=1)
+        except _Surplus as error:
+            self._requeue(error.number)
         except BaseException as error:
             if number is None or self._requeue(number) or not isinstance(error, ValueError | UpdateFinishedTrialError):
                 raise
@@ -190,19 +202,21 @@ class Study:
 
     def _surplus(self, number: int, total: int) -> bool:
         """Whether ``total`` trials with smaller numbers are finished or will be: processes that ask at once may ask for
-        more than are wanted. Numbers are given one after another, so that of all that ask the first go on.
+        more than are wanted. Numbers are given one after another and no failed trial comes back, so that there are
+        never more than ``total`` that find fewer than ``total`` before them.
         """
         return sum(t.number < number and t.state != TrialState.FAIL for t in self._trials()) >= total
 
     def _requeue(self, number: int) -> bool:
-        """Queue a trial anew that ended in an error; False if another process, to which it seemed dead, has done so."""
+        """Queue the point of a failed trial anew; False if another process, to which it seemed dead, has done so."""
         trials = self._trials()
         retry = RetryHeartbeatStaleTrialCallback
         with _quiet():
             if any(number in retry.retry_history(trial) for trial in trials):
                 return False
             found = next(trial for trial in trials if trial.number == number)
-            if found.state == TrialState.FAIL:  # of one that still runs nobody has heard, and it will count as dead
+            # one that still runs, since the database was away, will count as dead
+            if found.state == TrialState.FAIL and (found.params or found.system_attrs):
                 retry(max_retry=RETRIES)(self._study, found)
         return True
 
@@ -217,7 +231,7 @@ class Study:
             yield
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
             raise StorageAway(
-                f"the storage {self.shown} does not answer: {_cause(error)}; when it is back, the same command "
+                f"the storage {self.shown} does not answer: {cause(error)}; when it is back, the same command "
                 f"goes on from here, and trains nothing twice"
             ) from error
 
@@ -225,32 +239,42 @@ class Study:
 class _Surplus(Exception):
     """A trial is not wanted, since as many as are wanted were asked for before it."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
 
 class _Storage(RDBStorage):  # type: ignore[misc]
     """A database that may be away for a while: a sign of life that it misses is no death, the next one follows."""
-
-    @classmethod
-    def at(cls, url: str) -> _Storage:
-        """Open the database at ``url``, and its tables."""
-        if url.startswith("sqlite"):
-            engine: dict[str, Any] = {"connect_args": {"timeout": 60}}  # one process writes at a time; others wait
-        else:
-            engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
-        with _quiet():
-            return cls(
-                # the driver that the extra `postgres` installs; SQLAlchemy before 2.1 takes another
-                url.replace("postgresql://", "postgresql+psycopg://", 1),
-                engine_kwargs=engine,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-            )
 
     def record_heartbeat(self, trial_id: int) -> None:
         try:
             super().record_heartbeat(trial_id)
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
-            log.warning("the database of the study does not answer (%s); training goes on", _cause(error))
+            log.warning("the database of the study does not answer (%s); training goes on", cause(error))
+
+
+def _storage_at(url: str) -> _Storage:
+    """Open the database at ``url``. Of processes that make its tables at once all but one fail, and find them then."""
+    if url.startswith("sqlite"):
+        engine: dict[str, Any] = {"connect_args": {"timeout": 60}}  # one process writes at a time; others wait
+    else:
+        engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    for left in (2, 1, 0):
+        try:
+            with _quiet():
+                return _Storage(
+                    url,
+                    engine_kwargs=engine,
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=GRACE,
+                    heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+                )
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+            if not left:
+                raise
+            time.sleep(1.0)
+    raise AssertionError("unreachable")
 
 
 class _Seeded(BaseSampler):  # type: ignore[misc]
@@ -305,23 +329,6 @@ def _identity(parameter: Parameter) -> str:
     return " ".join([ends, *(word for word, holds in kinds.items() if holds)])
 
 
-def storage_url(out: Path, given: str | None = None) -> str:
-    """``given``, or the SQLite database of ``out`` as an absolute URL."""
-    return given or f"sqlite:///{out.resolve() / 'optuna.db'}"
-
-
-def shown_url(url: str) -> str:
-    """The address of a database without its password."""
-    try:
-        return str(sqlalchemy.engine.make_url(url).render_as_string(hide_password=True))
-    except sqlalchemy.exc.ArgumentError:
-        return "that is given"
-
-
-def _cause(error: BaseException) -> str:
-    return (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Optuna's notes on what may change in it."""
@@ -342,4 +349,4 @@ def _opening(url: str) -> Iterator[None]:
             cure = "install the driver: pip install -e '.[postgres]'"
         else:
             cure = "give storage=sqlite:////PATH.db or storage=postgresql://USER@HOST/NAME, or move a damaged file away"
-        raise SpecError(f"the storage {shown_url(url)} cannot be opened: {_cause(error)}; {cure}") from error
+        raise SpecError(f"the storage {shown(url)} cannot be opened: {cause(error)}; {cure}") from error

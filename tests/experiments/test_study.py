@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 
 from experiments.ablation import SpecError
 from experiments.searching import study as studies
+from experiments.searching.address import storage_url
 from experiments.searching.declared import SAMPLERS, Parameter, Point
 from experiments.searching.space import Space
-from experiments.searching.study import StorageAway, Study, storage_url
+from experiments.searching.study import StorageAway, Study
 from experiments.searching.trials import Result, best_trial
 from mae.errors import NotFinite
 
@@ -57,10 +58,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(studies, name, seconds)
 
 
-def test_the_points_that_come_first_are_tried_first_and_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+def test_the_points_that_come_first_are_tried_first_and_no_more_than_are_asked_for(tmp_path: Path) -> None:
     study = opened(tmp_path)
     study.run(1, parabola, unheard)
-    assert states(study) == ["COMPLETE"]
+    assert states(study) == ["COMPLETE", "WAITING"]
     study.run(3, parabola, unheard)
     assert [trial.point["mask.ratio"] for trial in study.trials()][:2] == [0.75, 0.5]
     assert states(study) == ["COMPLETE"] * 3
@@ -96,12 +97,28 @@ def test_a_trial_that_was_asked_for_beyond_the_last_is_not_made(tmp_path: Path) 
     assert len(study.trials()) == 3
 
 
+def test_a_queued_point_that_was_taken_up_beyond_the_last_stays_queued(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    study.run(1, parabola, unheard)
+    study._one(1, never)
+    assert states(study) == ["COMPLETE", "FAIL", "WAITING"]
+    study.run(2, parabola, unheard)
+    assert [trial.point["mask.ratio"] for trial in study.trials()] == [0.75, 0.5]
+
+
+def test_what_its_maker_did_not_live_to_queue_is_queued_by_the_next(tmp_path: Path, quick: None) -> None:
+    storage = studies._storage_at(storage_url(tmp_path))
+    optuna.create_study(storage=storage, study_name="s", directions=["maximize"])  # and dies
+    study = opened(tmp_path)
+    study.run(2, parabola, unheard)
+    assert [trial.point["mask.ratio"] for trial in study.trials()] == [0.75, 0.5]
+
+
 @pytest.mark.parametrize("signs", [0, 1])
 def test_the_trial_of_a_process_that_died_is_made_by_another_at_the_same_point(
     tmp_path: Path, quick: None, signs: int
 ) -> None:
     dead, alive = opened(tmp_path), opened(tmp_path)
-    dead._queue(2)
     handle = dead._study.ask()
     handle.suggest_float("mask.ratio", 0.1, 0.95)
     for _ in range(signs):
@@ -211,8 +228,9 @@ def test_the_front_is_the_trials_that_no_other_betters_in_accuracy_and_seconds(t
     [
         ({"space": Space((Parameter("mask.ratio", 0.2, 0.95, ""),), ONE.first, {})}, "from 0.1 to 0.95"),
         ({"space": TWO}, "other ranges"),
+        ({"sampler": "grid"}, "other points"),
         ({"minimise": "seconds"}, "other objectives"),
-        ({"computes": "d"}, "computes something else"),
+        ({"computes": "d"}, "other runs"),
     ],
 )
 def test_a_study_of_the_same_name_that_searches_something_else_is_refused_in_a_sentence(
