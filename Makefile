@@ -27,8 +27,9 @@ check: ## all that CI does (README, second command)
 test: $(VENV)/.dev ## the tests alone
 	$(BIN)/pytest
 
-lint: $(VENV)/.dev ## ruff
+lint: $(VENV)/.dev ## ruff and codespell
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/codespell mae experiments reports tests docs notebooks ./*.md
 
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
