@@ -38,12 +38,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / "pictures" / split / "abc"[index % 3] / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((9, 8, 3), index, np.uint8)).save(path)
+            without_label(path, split)
     film = write(root / "film.mp4", numbered(40, 48, 64)).read_bytes()
     for split, many in (("train", 32), ("test", 8)):
         for index in range(many):
             path = root / "clips" / split / "ab"[index % 2] / f"{index}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(film + b"\0\0\0\x08free" * index)
+            without_label(path, split)
     for page, folder in (("own_table", "table"), ("own_method", "my_parts")):
         [text] = YAML.findall((ROOT / "docs" / "how_to" / f"{page}.md").read_text(encoding="utf-8"))
         (root / folder / "method").mkdir(parents=True)
@@ -51,6 +53,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("my_methods.py", "method/denoising.yaml"):
         (root / "my_parts" / name).write_text(RECIPES[name])
     return root
+
+
+def without_label(path: Path, split: str) -> None:
+    """Put the files of training into a flat folder, too."""
+    flat = path.parents[2].with_name(f"flat {path.parents[2].name}")
+    flat.mkdir(exist_ok=True)
+    if split == "train":
+        (flat / path.name).hardlink_to(path)
 
 
 @pytest.fixture
@@ -82,9 +92,9 @@ def test_a_command_of_the_documents_can_be_planned(
     command: str, place: Path, importable: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    data = place / ("clips" if "clip" in command else "pictures")
+    data = place / f"{'flat ' if 'pretraining ' in command else ''}{'clips' if 'clip' in command else 'pictures'}"
     told = command.replace("=my_parts", f"={place / 'my_parts'}").replace("=PATH/", f"={place / 'table'}/")
-    words = shlex.split(told.replace("=PATH", f"={data}"))[2:]
+    words = shlex.split(told.replace("=PATH", f"='{data}'"))[2:]
     here = [f"out={tmp_path}", f"report_dir={tmp_path}", "plan_only=true"]
     if "scale=gpu" in words or "evaluate_data=ava" in words:
         with files_are_there():
