@@ -29,6 +29,7 @@ COMMANDS = {
     "python reports/build.py": "reports/build.py",
     "python reports/compare.py": "reports/compare.py",
     "python -m mae.weights": "mae/weights/__main__.py",
+    "python -m mae.visualise": "mae/visualise/__main__.py",
     "python -m mae.features": "mae/features.py",
     "python -m mae.data.check": "mae/data/check/verify.py",
     "python experiments/benchmark": "experiments/benchmark/__main__.py",

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 PROGRAMS = (
     r"(?:source |export |python3? |(?:\.venv/bin/)?pip |pytest\b|pre-commit |bash |make |mlflow |torchrun |sbatch |"
-    r"srun |mae-(?:run|search|report)\b|[A-Z]+=\S+ make|experiments/benchmark )"
+    r"srun |optuna-dashboard |mae-(?:run|search|report)\b|[A-Z]+=\S+ make|experiments/benchmark )"
 )
 _BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`]+)`")
