@@ -142,8 +142,7 @@ class TakenKeyframes:
             rows = torch.tensor(kept, dtype=torch.int64)
             self.whole.tally.note(rows, failed)
             flat = torch.cat(ids) if ids else torch.empty(0, dtype=torch.int64)
-            picked = films.frames[flat]
-            taken = picked.reshape(len(kept), self.sampling.frames, *picked.shape[1:])
+            taken = films.frames[flat].view(len(kept), self.sampling.frames, *films.frames.shape[1:])
             places = placed(table, kept, (taken.shape[-2], taken.shape[-1]))
             clips = taken.transpose(1, 2).contiguous()  # (B, T, C, H, W) to (B, C, T, H, W)
             labels = torch.full((len(kept),), -1)
