@@ -16,6 +16,7 @@ from mae.data.source import Images
 from mae.frames import CentreFrame, FrameSelection, SameFrames, TwiceTheFrames
 from mae.grid import Grid
 from mae.heads import Head
+from mae.heads.action_detection import ActionDetection
 from mae.heads.attentive import AttentiveProbe
 from mae.heads.fine_tuning import FineTune
 from mae.heads.linear_probe import LinearProbe
@@ -138,6 +139,14 @@ def test_a_training_step_of_a_head_costs_what_torch_counts(head: Head, grid: Gri
     expected = head.sample_flops(seen)
     model = head.classifier(seen, 4).train()
     _, step = counted(lambda: model(clips(grid)).square().mean())
+    assert expected == pytest.approx(step / BATCH, rel=0.01)
+
+
+def test_a_training_step_of_detection_costs_what_torch_counts() -> None:
+    seen, head = encoder(CLIP), ActionDetection(RECIPE)
+    expected, model = head.sample_flops(seen), head.classifier(seen, 4).train()
+    boxes, items = torch.tensor([[0.0, 0.0, 12.0, 20.0]]).expand(BATCH, 4), torch.arange(BATCH)
+    _, step = counted(lambda: model(clips(CLIP), boxes, items).square().mean())
     assert expected == pytest.approx(step / BATCH, rel=0.01)
 
 

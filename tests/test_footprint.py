@@ -24,6 +24,7 @@ from mae.footprint import (
     micro_batch_that_fits,
 )
 from mae.grid import Grid
+from mae.heads.action_detection import ActionDetection
 from mae.heads.fine_tuning import FineTune
 from mae.heads.linear_probe import LinearProbe
 from mae.masking import Random, Strategy, Tube
@@ -169,6 +170,18 @@ def test_fine_tuning_keeps_what_it_states(grid: Grid, tuned: float | None, pooli
     if not way.checkpointing and way.precision == "bf16":
         trained = [part for part in model.modules() if isinstance(part, nn.Linear) and part.weight.requires_grad]
         stated += 2 * sum(part.weight.numel() for part in trained)
+    assert stated == pytest.approx(found, rel=0.05)
+
+
+@pytest.mark.parametrize("way", [Way("bf16"), Way("fp32")], ids=str)
+def test_detection_keeps_what_it_states(way: Way) -> None:
+    head, own = ActionDetection(RECIPE), encoder(CLIP)
+    stated = BATCH * head.activations(own, way).saved
+    model = head.classifier(own, 10)
+    boxes, items = torch.tensor([[10.0, 10.0, 120.0, 200.0]]).expand(BATCH, 4), torch.arange(BATCH)
+    found = saved(model, way, lambda: model(sampled(CLIP), boxes, items).float().square().mean())
+    if way.precision == "bf16":
+        stated += 2 * sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Linear))
     assert stated == pytest.approx(found, rel=0.05)
 
 

@@ -31,7 +31,7 @@ def test_it_holds_what_it_says(tmp_path: Path) -> None:
     assert held.sizes == {"pretrain": 6, "train": 6, "test": 4}
     assert held.classes == len(splits.train.classes) == len(ACTIONS) == 19
     assert splits.train.classes == ACTIONS
-    (folder,) = tmp_path.glob("moving_digits_boxes-v1-test-*")
+    (folder,) = (path for path in tmp_path.glob("moving_digits_boxes-v1-test-*") if path.is_dir())
     assert {path.name for path in folder.iterdir() if path.suffix in (".csv", ".pbtxt")} == {
         Layout().test_boxes, Layout().test_excluded, Layout().detections, Layout().label_map,
     }  # fmt: skip
