@@ -26,7 +26,7 @@ def _quiet_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def execute(name: str) -> str:
     """Run a notebook from the root of the repository; return what its cells print, warnings left out."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     return "".join(output["text"] for output in outputs if output.get("name") == "stdout")
@@ -58,3 +58,23 @@ def test_read_the_tables_shows_runs_of_this_machine(tmp_path: Path, monkeypatch:
     printed = execute("read_the_tables")
     assert printed.startswith("2 measurements of this machine")
     assert "smoke 45.25" in printed
+
+
+def test_one_training_runs() -> None:
+    assert "8 steps, a loss of" in execute("one_training")
+
+
+def test_own_data_runs() -> None:
+    printed = execute("own_data")
+    assert printed.count("exit status 0") == 2
+    assert "random 75" in printed
+
+
+def test_search_a_ratio_runs() -> None:
+    printed = execute("search_a_ratio")
+    assert "exit status 0" in printed
+    assert "2 trials" in printed
+
+
+def test_weights_to_features_runs() -> None:
+    assert "20 files, 32 features each" in execute("weights_to_features")

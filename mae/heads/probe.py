@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -43,7 +44,9 @@ class Probe(Head):
         if self.cached:
             train, test = features_of(model, splits, runtime)
             objective = Objective(lambda batch, _: (batch.images, batch.labels), _loss, at_once=at_once)
-            fitted = fit(model, optimizer, objective, train, self.recipe, runtime)
+            # a batch of the whole set is one of all that can be read
+            recipe = replace(self.recipe, batch_size=min(self.recipe.batch_size, len(train)))
+            fitted = fit(model, optimizer, objective, train, recipe, runtime)
             with torch.no_grad():
                 logits = torch.cat([model.classify(part) for part in torch.split(test.values, AT_ONCE)])
             top1 = percent(logits.argmax(1) == test.labels)

@@ -89,6 +89,13 @@ def test_the_probe_reaches_what_logistic_regression_reaches_on_the_same_features
     assert ours == pytest.approx(theirs, abs=2.0)
 
 
+def test_a_batch_of_the_whole_set_is_one_of_all_that_could_be_read() -> None:
+    count = len(SPLITS.train)
+    probes = [LinearProbe(replace(RECIPE, batch_size=size), cached=True) for size in (count, count + 1)]
+    whole, lacking = (probe(encoder(), SPLITS, VIEW, runtime())["top1"] for probe in probes)
+    assert whole == lacking
+
+
 @pytest.mark.parametrize("kind", [LinearProbe, AttentiveProbe])
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_probe_leaves_the_encoder_as_it_was_and_in_eval_mode(kind: type[Probe], cached: bool) -> None:
