@@ -71,7 +71,7 @@ def _angles(positions: Tensor, frequencies: int) -> Tensor:
 
 def _placed(table: Tensor) -> Tensor:
     """Put a table, which the CPU computes wherever the encoder is made, on the device where that is."""
-    return table.float().to(torch.get_default_device())
+    return table.float().to(torch.empty(0).device)
 
 
 def sincos_2d(grid: Grid, width: int) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 import torch.distributed as dist
 from timm.models.vision_transformer import Block
 from torch import Generator, Tensor, nn
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 #: ``loss(model, prepared, generator)``, as ``mae.train.parts.Objective`` has it.
 Loss = Callable[[nn.Module, Sequence[Tensor], Generator], Tensor]
+
+#: Whether this torch can share a model between CPUs: to do so 2.6 lacks events of their streams.
+SHARDS_ON_CPU = hasattr(torch.cpu.Stream, "record_event")
 
 #: How the devices of a training share its model.
 SHARDINGS = ("ddp", "fsdp")
@@ -74,6 +78,10 @@ class Sharded(Replicated):
         super().__init__(model, loss, optimizer, world)
         self.given, self.scale = model, float(world.size)  # gradients are averaged
         device = next(model.parameters()).device
+        if device.type == "cpu" and not SHARDS_ON_CPU:
+            raise NotDivisible(
+                f"torch {torch.__version__} shards no model on a CPU: choose sharding=ddp, or a newer one"
+            )
         mesh = init_device_mesh(device.type, (world.size,))
         self.model = deepcopy(model)
         for part in self.model.modules():

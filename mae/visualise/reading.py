@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,8 @@ def attention(encoder: Encoder, patches: Tensor) -> Tensor:
     *before, last = encoder.blocks
     for block in before:
         tokens = block(tokens)
-    layer, count = last.attn, tokens.shape[1]
+    layer: Any = last.attn  # timm's
+    count = tokens.shape[1]
     query, key, _ = layer.qkv(last.norm1(tokens)).view(len(tokens), count, 3, layer.num_heads, -1).unbind(2)
     query, key = layer.q_norm(query).transpose(1, 2), layer.k_norm(key).transpose(1, 2)  # (B, heads, T, d)
     weights = (query @ key.transpose(-2, -1) * layer.scale).softmax(-1)

@@ -28,8 +28,8 @@ def strip(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     shown = clips[:, :, torch.linspace(0, length - 1, min(length, FRAMES)).round().long()]
     # (B, C, T, H, W) -> (B, C, H, T W): frames side by side
     frames = shown.transpose(2, 3).flatten(3).cpu().float()
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
-    frames = (frames * std + mean).clamp(0, 1)
+    centre, spread = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    frames = (frames * spread + centre).clamp(0, 1)
     if frames.shape[1] not in (1, 3):
         frames = frames.mean(1, keepdim=True)
     return frames.expand(-1, 3, -1, -1)

@@ -17,6 +17,7 @@ from experiments.plan import plan
 from experiments.run import main, parse
 from experiments.work import Workplace, share_job
 from mae.errors import DataError, RankLost
+from mae.train.distributed import SHARDS_ON_CPU
 from mae.train.loop import Runtime
 
 CPU = torch.device("cpu")
@@ -133,6 +134,7 @@ def metrics(out: Path) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not SHARDS_ON_CPU, reason="this torch shards no model on a CPU")
 def test_a_table_on_two_devices_has_the_numbers_of_one(tmp_path: Path) -> None:
     words = ["ablation=mask_sampling", "scale=smoke", "row=random 75", "device=cpu", "precision=fp32"]
     for name, how in (("one", ["workers=1", "micro_batch=8"]), ("two", ["devices=2"]), ("sharded", ["devices=2"])):

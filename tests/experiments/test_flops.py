@@ -19,7 +19,7 @@ from experiments.spec import Spec, spec_of
 from experiments.stages.evaluation import Evaluation
 from experiments.stages.pretraining import Pretraining
 from mae.masking import Mask
-from mae.methods.masked_prediction import MaskedPrediction
+from mae.methods.masked_prediction import MaskedPrediction, PartlyPredicted
 from mae.model import Encoder
 from tests.experiments.fresh import files_are_there
 
@@ -78,6 +78,8 @@ def predicted(method: MaskedPrediction, spec: Spec) -> Tensor:
     ids = torch.arange(grid.num_patches, device="meta").expand(SAMPLES, -1)
     mask = Mask(ids[:, : method.visible], ids[:, method.visible :])
     slots, _ = method.frames.predicted(mask, grid)
+    if isinstance(method, PartlyPredicted):
+        slots = slice(0, method.few)
     return method.predict(pixels_of(method.encoder), mask, slots)
 
 

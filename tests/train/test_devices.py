@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mae.train.checkpoint import Checkpoints
+from mae.train.distributed import SHARDS_ON_CPU
 from tests.train.pair import Pair, pair
 from tests.train.trainings import Seen, furthest, see
 
@@ -50,6 +51,10 @@ def test_two_devices_give_the_losses_gradients_and_accuracies_of_one(two: Pair, 
     assert found.measures == alone(name).measures
 
 
+needs_shards = pytest.mark.skipif(not SHARDS_ON_CPU, reason="this torch shards no model on a CPU")
+
+
+@needs_shards
 @pytest.mark.parametrize("name", ["MAE", "VideoMAE", "fine-tuning", "linear probe"])
 def test_a_sharded_model_gives_the_losses_gradients_and_accuracies_of_a_whole_one(two: Pair, name: str) -> None:
     found = two.see(name, sharding="fsdp", micro_batch=4, recompute=name == "MAE")
@@ -60,8 +65,8 @@ def test_a_sharded_model_gives_the_losses_gradients_and_accuracies_of_a_whole_on
 WAYS = ("one", "ddp", "fsdp")
 FEW = [
     ("fine-tuning with averaged weights", "ddp", "one"),
-    ("fine-tuning", "fsdp", "one"),
-    ("MAE", "ddp", "fsdp"),
+    pytest.param("fine-tuning", "fsdp", "one", marks=needs_shards),
+    pytest.param("MAE", "ddp", "fsdp", marks=needs_shards),
     ("linear probe", "one", "ddp"),
 ]
 MANY = [(name, *ways) for name in ("fine-tuning", "linear probe", "VideoMAE") for ways in product(WAYS, WAYS)]
@@ -92,6 +97,7 @@ def test_averaged_weights_are_not_sharded(two: Pair) -> None:
         two.see("fine-tuning with averaged weights", sharding="fsdp")
 
 
+@needs_shards
 def test_memory_that_runs_out_on_a_device_that_shares_a_model_is_told_with_the_size_that_fits(two: Pair) -> None:
     with pytest.raises(RuntimeError, match=r"TooLarge: parts of 8 .* set micro_batch=4 and run the same command again"):
         two.see("MAE", sharding="fsdp", short_of_memory=True)
