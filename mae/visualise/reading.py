@@ -19,11 +19,11 @@ def attention(encoder: Encoder, patches: Tensor) -> Tensor:
     is left out.
     """
     tokens = encoder.tokens(patches)
-    *before, last = encoder.blocks
+    blocks: list[Any] = [*encoder.blocks]  # timm's
+    *before, last = blocks
     for block in before:
         tokens = block(tokens)
-    layer: Any = last.attn  # timm's
-    count = tokens.shape[1]
+    layer, count = last.attn, tokens.shape[1]
     query, key, _ = layer.qkv(last.norm1(tokens)).view(len(tokens), count, 3, layer.num_heads, -1).unbind(2)
     query, key = layer.q_norm(query).transpose(1, 2), layer.k_norm(key).transpose(1, 2)  # (B, heads, T, d)
     weights = (query @ key.transpose(-2, -1) * layer.scale).softmax(-1)
