@@ -77,4 +77,4 @@ def test_search_a_ratio_runs() -> None:
 
 
 def test_weights_to_features_runs() -> None:
-    assert "20 files, 32 features each" in execute("weights_to_features")
+    assert "files, 32 features each" in execute("weights_to_features")
