@@ -156,6 +156,13 @@ class Evaluation(Stage):
                 f"evaluate_data has (channels, frames, height, width) {seen} and data {made}; make them equal"
             )
         self._check_tested()
+        if self.head.reads_boxes != self.data_set().boxed:
+            raise ValueError(
+                f"{self.name} reads boxes, which {self.key} has not: choose evaluate_data=moving_digits_boxes, or ava"
+                if self.head.reads_boxes
+                else f"{self.name} reads labels, and {self.key} has boxes with actions: choose other data, or the "
+                f"stage action_detection"
+            )
         origin = self.origin()
         if isinstance(origin, str) and origin:  # one that is not named yet is a need, found with all others
             if not Path(origin).exists():

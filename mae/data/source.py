@@ -244,10 +244,11 @@ class DataSet(ABC):
     """A data set as a spec names it: a frozen dataclass whose fields say which items there are.
 
     A subclass states ``version``, and raises it whenever the same fields and files give other items: every run on them
-    is then to be run again.
+    is then to be run again. ``boxed`` says that its items have boxes and what is in them, in the place of labels.
     """
 
     version: ClassVar[int]
+    boxed: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, cache: Path) -> Splits:

@@ -19,11 +19,13 @@ class Head(ABC):
     """A head is a frozen dataclass, called with an encoder that holds pre-trained (or fresh) weights.
 
     Its fields are its hyper-parameters. ``recipe`` says how it trains, None if it does not. ``tests_shifted`` says
-    whether it also tests on the shifted test sets of the data.
+    whether it also tests on the shifted test sets of the data, ``reads_boxes`` whether it needs data with boxes, with
+    which other heads can do nothing.
     """
 
     recipe: Recipe | None
     tests_shifted: ClassVar[bool] = False
+    reads_boxes: ClassVar[bool] = False
 
     @abstractmethod
     def classifier(self, encoder: Encoder, classes: int) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from timm.layers import trunc_normal_
@@ -83,6 +83,8 @@ class ActionDetection(Head):
     keyframe, the mean over classes of each. Testing takes detections; how sure an action is counts times how sure the
     detection is, and over the views of a clip by the area that they show of the box. The metric is AVA's (``FrameAP``).
     """
+
+    reads_boxes: ClassVar[bool] = True
 
     recipe: Recipe
     drop_path: float = 0.0

@@ -67,3 +67,13 @@ def test_it_is_trained_and_tested_on(root: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_before_anything_is_trained(root: Path, change: str, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         facts_of(spec(root, change), STAGE)
+
+
+def test_boxes_and_labels_are_not_taken_for_one_another() -> None:
+    table = load_ablation("video_action_detection")
+    labels = spec_of(table, table.rows["from scratch"], "smoke", 0, ["evaluate_data=moving_digits_motion"])
+    with pytest.raises(SpecError, match="action_detection reads boxes, which data has not: choose"):
+        facts_of(labels, STAGE)
+    boxes = spec_of(table, table.rows["from scratch"], "smoke", 0)
+    with pytest.raises(SpecError, match="finetune reads labels, and evaluate_data has boxes with actions: choose"):
+        facts_of(boxes, "finetune")

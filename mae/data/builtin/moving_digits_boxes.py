@@ -70,6 +70,7 @@ class MovingDigitsBoxes(DataSet):
     frames: int = 32
     seed: int = 0
     version: ClassVar[int] = 1
+    boxed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("train", "test"):

@@ -85,6 +85,7 @@ class AVA(Layout, DataSet):
     channels: int = 3
     workers: int | None = None
     version: ClassVar[int] = 1
+    boxed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.rate <= 0 or self.short_side < 1 or self.channels not in (1, 3):
