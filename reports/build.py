@@ -36,6 +36,7 @@ from experiments.ablation import SCALES, Ablation, ablation_names, load_ablation
 from experiments.command import answer, home  # noqa: E402
 from experiments.options import option, read  # noqa: E402
 from experiments.tracking import measurements, tracking_uri  # noqa: E402
+from reports.classes import write_classes  # noqa: E402
 from reports.collect import EVIDENCE, collect, save_evidence, stem, variants_in  # noqa: E402
 from reports.files import write_atomically  # noqa: E402
 from reports.tables import write_tables  # noqa: E402
@@ -70,6 +71,7 @@ def build(ablations: Sequence[Ablation], frame: pd.DataFrame, report_dir: Path, 
         for variant in variants_in(frame, name):
             before = _content(report_dir, name, variant)
             written += write_tables(ablation, frame, report_dir / "tables", variant)
+            written += write_classes(ablation, frame, report_dir / "classes", variant)
             if redraw or None in before or before != _content(report_dir, name, variant):
                 from reports.render.figures import write_figure
 
