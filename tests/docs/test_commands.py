@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tests.data.clips.clip_writer import numbered, write
 from tests.docs.commands import ROOT, commands, shown
 from tests.experiments.fresh import files_are_there
 from tests.experiments.test_own_tables import RECIPES
+from tests.weights.test_convert import drawn, model_of, saved
 
 LISTED = yaml.safe_load((ROOT / "tests" / "docs" / "commands.yaml").read_text(encoding="utf-8"))
 YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -110,6 +112,18 @@ def test_help_is_shown() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert [line.split()[0] for line in done.stdout.splitlines()] == targets
+
+
+def test_the_lines_of_the_library_run(place: Path, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "how_to" / "library.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {
+        "WEIGHTS": saved(drawn(model_of(False, 16, 2, 2, 8, 16)), tmp_path / "run"),
+        "PATH": place / "pictures",
+    }
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        exec(block, names)
+    assert names["loss"].isfinite()
+    assert names["table"].values.shape == (300, 16)
 
 
 def test_commands_are_found_in_blocks_and_in_the_text() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import PurePosixPath
+from pathlib import Path
 
 import pytest
 
@@ -27,11 +27,15 @@ def anchors(text: str) -> set[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[str, str]:
+    return generated.pages()
+
+
 @pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
-def test_links_lead_to_pages_and_headings(path: object) -> None:
-    source = PurePosixPath(str(path)).relative_to(ROOT.as_posix())
-    text = (ROOT / source).read_text(encoding="utf-8")
-    made = generated.pages()
+def test_links_lead_to_pages_and_headings(path: Path, made: dict[str, str]) -> None:
+    source = path.relative_to(ROOT)
+    text = path.read_text(encoding="utf-8")
     for target, anchor in _LINK.findall(_FENCE.sub("", text)):
         there = (ROOT / source.parent / target).resolve() if target else ROOT / source
         page = there.relative_to(ROOT / "docs").as_posix() if there.is_relative_to(ROOT / "docs") else ""
