@@ -20,7 +20,8 @@ def commands(text: str) -> Iterator[str]:
     """Yield what a document shows to be typed: lines of its blocks without a language, and its code in the text."""
     for language, body in _BLOCK.findall(text):
         if language in ("", "bash", "sh"):
-            yield from (line for line in body.splitlines() if re.match(PROGRAMS, line))
+            lines = re.sub(r"\s*\\\n\s*", " ", body).splitlines()
+            yield from (line for line in lines if re.match(PROGRAMS, line))
     for span in _SPAN.findall(_BLOCK.sub("", text)):
         words = " ".join(span.split())
         if re.match(PROGRAMS, words):

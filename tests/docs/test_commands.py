@@ -127,5 +127,5 @@ def test_the_lines_of_the_library_run(place: Path, tmp_path: Path) -> None:
 
 
 def test_commands_are_found_in_blocks_and_in_the_text() -> None:
-    text = "Type `python a.py\nb=c` or `b=c`.\n```yaml\npython: no\n```\n```\npython d.py\noutput\n```\n"
-    assert list(commands(text)) == ["python d.py", "python a.py b=c"]
+    text = "Type `python a.py\nb=c` or `b=c`.\n```yaml\npython: no\n```\n```\npython d.py \\\n    e=f\noutput\n```\n"
+    assert list(commands(text)) == ["python d.py e=f", "python a.py b=c"]
