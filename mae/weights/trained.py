@@ -105,7 +105,11 @@ class Trained:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of how the weights were taken, in sentences."""
-        return (f"{self.path}: {self.fit}", *(f"assumed: {words}" for words in self.architecture.assumed))
+        fit, beside = self.fit, ""
+        if self.decoder is not None:  # what it holds is not left aside
+            fit = replace(fit, unused=tuple(name for name in fit.unused if name in self.decoder.aside))
+            beside = f"; a decoder of {len(self.decoder.tensors)} tensors is beside them"
+        return (f"{self.path}: {fit}{beside}", *(f"assumed: {words}" for words in self.architecture.assumed))
 
 
 def trained(path: Path | str, model: str = "", *, size: int | None = None, frames: int | None = None) -> Trained:

@@ -43,6 +43,13 @@ def test_the_weights_of_a_run_are_what_they_were(clips: bool, named: str, tmp_pa
     assert not found.architecture.assumed
 
 
+def test_what_is_told_of_weights_counts_each_tensor_once(tmp_path: Path) -> None:
+    model = small(False)
+    encoder, decoder = (len(part.state_dict()) for part in (model.encoder, model.decoder))
+    (note,) = trained(saved(model, tmp_path / "run")).notes
+    assert note.endswith(f"{encoder} tensors are used; a decoder of {decoder} tensors is beside them")
+
+
 def test_a_folder_of_transformers_says_all_but_its_colours(tmp_path: Path) -> None:
     twin = with_decoder_positions(transformers_vit_mae())
     twin.config.norm_pix_loss = False  # type: ignore[union-attr]
