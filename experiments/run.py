@@ -57,7 +57,7 @@ from experiments.ablation import (  # noqa: E402
     nearest,
     table_name,
 )
-from experiments.browse import link, source_tags, table_note  # noqa: E402
+from experiments.browse import NOTE, link, source_tags, table_note  # noqa: E402
 from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
 from experiments.crew import Place, check_sharing, crew, follow_torchrun  # noqa: E402
@@ -365,7 +365,7 @@ def show(ablations: Sequence[Ablation], options: Options, local: pd.DataFrame, e
     merged = up_to_date(collect(EVIDENCE, local), ablations, options)
     for ablation in ablations:
         print(render_text(ablation, merged, options.scale, name, elapsed))
-    build(ablations, merged, options.report_dir, redraw=False)
+    build(ablations, merged, options.report_dir, redraw=False, out=options.out)
     names = ", ".join(table_name(ablation.name, name) for ablation in ablations)
     print(f"\nwritten: {options.report_dir}/tables and figures ({names}); index: {options.report_dir}/index.html")
 
@@ -380,7 +380,7 @@ def tell(ablations: Sequence[Ablation], tracker: Tracker, options: Options, repo
         table = table_name(ablation.name, name)
         found = Summary() if report_dir is None else summarise_table(ablation, options.scale, name, report_dir)
         note = table_note(ablation, options.scale, table_tag(table), found.sentences)
-        tags = {"ablation": ablation.name, "verdicts": found.verdicts, "mlflow.note.content": note, **source_tags()}
+        tags = {"ablation": ablation.name, "verdicts": found.verdicts, NOTE: note, **source_tags()}
         tracker.describe(table, options.scale, tags, found.numbers, found.files)
 
 

@@ -6,13 +6,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, cast
 
-from experiments.browse import ACCURACY, VIEW_TAG, view_state
+from experiments.browse import ACCURACY, NOTE, VIEW_TAG, experiment_note, view_state
 from experiments.database import TrackingError, check_database, database_of, move_artifacts, patient
 from mae.disk import locked
 
@@ -87,7 +87,6 @@ class Tracker:
         from mlflow.tracking import MlflowClient
 
         out.mkdir(parents=True, exist_ok=True)
-        view = view_state()
         try:
             with locked(self._lock):
                 self.client = MlflowClient(tracking_uri=uri)
@@ -95,15 +94,17 @@ class Tracker:
                 location = (out.resolve() / "artifacts").as_uri() if database_of(uri) else None
                 if found is None:
                     kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
-                    self.experiment = self.client.create_experiment(EXPERIMENT, location, {**kind, VIEW_TAG: view})
+                    self.experiment = self.client.create_experiment(EXPERIMENT, location, kind)
                 else:
                     self.experiment = found.experiment_id
-                    if found.tags.get(VIEW_TAG) != view:
-                        self.client.set_experiment_tag(self.experiment, VIEW_TAG, view)
                     if found.lifecycle_stage == "deleted":  # its runs are there, and no other may have its name
                         self.client.restore_experiment(self.experiment)
                     if location and found.artifact_location != location:
                         move_artifacts(cast(Path, database_of(uri)), found.artifact_location, location)
+                shown = {VIEW_TAG: view_state(), NOTE: experiment_note(self.experiment)}
+                for key, value in shown.items():
+                    if found is None or found.tags.get(key) != value:
+                        self.client.set_experiment_tag(self.experiment, key, value)
         except (MlflowException, OSError) as error:
             raise TrackingError(f"cannot open the tracking store {uri}: {error}; check MLFLOW_TRACKING_URI") from error
 
@@ -135,7 +136,7 @@ class Tracker:
             with locked(self._lock):
                 found = next(self._search(query), None)
                 if found is None:
-                    tags = {GROUP_TAG: table, "scale": scale, "mlflow.runName": f"{table} ({scale})"}
+                    tags = {GROUP_TAG: table, "stage": "table", "scale": scale, "mlflow.runName": f"{table} ({scale})"}
                     found = patient(lambda: self.client.create_run(self.experiment, tags=tags))
                     patient(lambda: self.client.set_terminated(found.info.run_id))
             self._groups[table, scale] = found.info.run_id
@@ -160,6 +161,9 @@ class Tracker:
         for table, row in cells.items():
             if tags.get(table_tag(table)) != row:
                 self._tag(run, table_tag(table), row)
+        shown = run.data.metrics.get(f"{tags['stage']}/top1")
+        if shown is not None and ACCURACY not in run.data.metrics:  # an earlier version made it
+            patient(lambda: self.client.log_metric(run.info.run_id, ACCURACY, shown))
         if PARENT not in tags and cells:
             self._tag(run, PARENT, self.group(next(iter(cells)), tags["scale"]))
 
@@ -320,6 +324,46 @@ def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFra
                     lines.append((ablation, variant, row, int(tags["seed"]), tags["scale"], metric, value, *identity))
     frame: pd.DataFrame = pd.DataFrame(lines, columns=COLUMNS)
     return frame
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What stands behind a training: facts of it by name, and the points of its loss as (step, loss)."""
+
+    facts: Mapping[str, str]
+    curve: Sequence[tuple[int, float]]
+
+
+def behind(uri: str, run_ids: Sequence[str]) -> dict[str, Behind]:
+    """What stands behind the trainings with these runs, by run; those that the store does not know are left out."""
+    if not run_ids or not stored(uri):
+        return {}
+    path = database_of(uri)
+    tracker = Tracker(uri, path.parent if path else Path(gettempdir()) / "mae-tables")
+    found = {}
+    for start in range(0, len(run_ids), 100):
+        names = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + 100] if run_id.isalnum())
+        for run in tracker.runs(f"attributes.run_id IN ({names})") if names else ():
+            tags, used = run.data.tags, run.inputs.dataset_inputs if run.inputs else []
+            facts = {key: tags[tag] for key, tag in _BEHIND.items() if tags.get(tag)}
+            if used:
+                facts["data"] = ", ".join(f"{one.dataset.name} {one.dataset.digest}" for one in used)
+            history = tracker.client.get_metric_history(run.info.run_id, "loss")
+            curve = sorted({point.step: point.value for point in history}.items())
+            found[run.info.run_id] = Behind(facts, curve)
+    return found
+
+
+#: What is told of a training, and the tag that holds it.
+_BEHIND = {
+    "commit": "mlflow.source.git.commit",
+    "changed since": "mlflow.source.git.dirty",
+    "torch": "torch",
+    "timm": "timm",
+    "Python": "python",
+    "device": "device_name",
+    "precision": "precision",
+}
 
 
 def results_of(run: Run) -> dict[str, float]:

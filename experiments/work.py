@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 import torch
 
-from experiments.browse import source_tags, training_note
+from experiments.browse import NOTE, source_tags, training_note
 from experiments.compose import flatten
 from experiments.hardware import fit_of
+from experiments.pictures import save_strips
 from experiments.plan import Job
 from experiments.remember import fingerprint
 from experiments.sharing import Sharing
@@ -130,6 +131,7 @@ def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, ot
     if outcome.pictures:
         columns, path = _columns(outcome.pictures, spec.data, outcome.note), place.pictures(job) / "reconstructions.png"
         record.picture(save_sheet(columns, path, notes=_notes(outcome.note)))
+        save_strips(outcome.pictures, spec.data, outcome.note, place.pictures(job) / "strip.png")
         sketch(facts.steps, {name: clips[:SKETCHED] for name, clips in outcome.pictures.items()}, outcome.note)
     results = {**outcome.results, "wall_seconds": time.time() - started}
     if not resumed:
@@ -226,7 +228,7 @@ def _tags(job: Job) -> dict[str, str]:
         "scale": job.spec.scale,
         "fingerprint": job.fingerprint,
         "pretraining": job.needs or "none",
-        "mlflow.note.content": training_note(
+        NOTE: training_note(
             cell.table, cell.row, job.spec.seed, job.spec.scale, list(dict.fromkeys(c.table for c in job.cells))
         ),
         **{table_tag(cell.table): cell.row for cell in job.shown},

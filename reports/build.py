@@ -39,7 +39,8 @@ from experiments.tracking import measurements, tracking_uri  # noqa: E402
 from reports.classes import write_classes  # noqa: E402
 from reports.collect import EVIDENCE, collect, save_evidence, stem, variants_in  # noqa: E402
 from reports.files import write_atomically  # noqa: E402
-from reports.tables import write_tables  # noqa: E402
+from reports.tables import SHOWN, read_table, write_tables  # noqa: E402
+from reports.trainings import gather  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,20 @@ class Options:
     check: bool = False
 
 
-def build(ablations: Sequence[Ablation], frame: pd.DataFrame, report_dir: Path, redraw: bool = True) -> list[Path]:
+def build(
+    ablations: Sequence[Ablation],
+    frame: pd.DataFrame,
+    report_dir: Path,
+    redraw: bool = True,
+    out: Path | None = None,
+) -> list[Path]:
     """Write tables and figures of `ablations`, then the page over them and all of the project that were built there.
 
     `frame` is the merged one of `reports.collect.collect`; rows of other ablations in it are
     ignored. Without `redraw`, the figures of a table that has not changed are left as they are: drawing takes most of
-    the time. Returns the files written. Raises ValueError for a specification or measurement that cannot be shown.
+    the time. Curves, pictures and provenance are taken from the runs of the folder `out` where they are not in
+    `report_dir` already. Returns the files written. Raises ValueError for a specification or measurement that cannot
+    be shown.
     """
     from reports.render.html import page
     from reports.render.page import index_markdown, parts_in
@@ -76,6 +85,9 @@ def build(ablations: Sequence[Ablation], frame: pd.DataFrame, report_dir: Path, 
                 from reports.render.figures import write_figure
 
                 written += write_figure(ablation, frame, report_dir / "figures", variant)
+            if out is not None:
+                shown = read_table(report_dir / "tables" / f"{stem(name, variant)}{SHOWN}.csv")
+                written += gather(shown, out, report_dir)
     given = {ablation.name: ablation for ablation in ablations}
     known = [given[name] if name in given else load_ablation(name) for name in ablation_names()]
     own = [ablation for ablation in ablations if ablation.name not in ablation_names()]
@@ -117,7 +129,7 @@ def run(options: Options) -> int:
         merged = collect(EVIDENCE, local)
         merged = merged[merged["scale"].isin(options.scale)] if options.scale else merged
         saved = save_evidence(local, EVIDENCE) if options.save_results else []
-        written = build(ablations, merged, options.report_dir)
+        written = build(ablations, merged, options.report_dir, out=options.out)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -46,7 +46,9 @@ _EVALUATION = {
     "pooling of {}": ("evaluate.{}.protocol.pooling",),
 }
 
-_STAGES = {
+#: What stages are called; others by their own names.
+STAGES = {
+    "pretrain": "pre-training",
     "finetune": "fine-tuning",
     "linear": "linear probing",
     "partial": "partial fine-tuning",
@@ -100,7 +102,7 @@ def _recipe(ablation: Ablation, row: Row, scale: str, overrides: tuple[str, ...]
     updates: dict[str, float] = {}
     for column in (column for column in ablation.columns.values() if exists(column, scale)):
         flat = flatten(spec_of(ablation, row, scale, 0, overrides, at_scale(column.set, scale)).tree)
-        stage, name = column.stage, _STAGES.get(column.stage, column.stage)
+        stage, name = column.stage, STAGES.get(column.stage, column.stage)
         for data in ("data", "evaluate_data"):
             flat[data] = _data_name(flat, data)
         for what, keys in _PRETRAINING.items():

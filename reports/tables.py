@@ -14,6 +14,7 @@ from reports.deviations import DEVIATION_COLUMNS, deviations
 from reports.files import write_atomically
 from reports.ledger import Entry, ledger
 from reports.recommend import ADVICE_COLUMNS, recommend
+from reports.trainings import SHOWN_COLUMNS, shown
 from reports.verdicts.allocation import planned_looks
 from reports.verdicts.cells import cells, collapsed, summarise, unreadable
 from reports.verdicts.judge import UNDECIDED, judge_table, prior_of_claim
@@ -34,7 +35,7 @@ CLAIM_COLUMNS = (
     "test", "visible", "seeds", "minutes", "paper",
 )  # fmt: skip
 #: What the files beside a table end with.
-CLAIMS, DEVIATIONS, ADVICE = "_claims", "_deviations", "_advice"
+CLAIMS, DEVIATIONS, ADVICE, SHOWN = "_claims", "_deviations", "_advice", "_trainings"
 _TABLE_TEXT = ("row", "metric", "scale", "verdict", "seeds", "trainings", "runs")
 _COUNTS = ("n", "unreadable", "collapsed")
 _CLAIM_TEXT = ("claim", "whose", "scale", "verdict", "corrected", "leans", "test", "paper")
@@ -116,7 +117,7 @@ def all_scales(ablation: Ablation, frame: pd.DataFrame, variant: str = "") -> tu
 def write_tables(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant: str = "") -> list[Path]:
     """Write the table as CSV, JSON, HTML, Markdown and LaTeX into `folder`; return the paths.
 
-    Claims, deviations and advice are CSV files of their own.
+    Claims, deviations, advice and the trainings that the page shows are CSV files of their own.
     """
     from reports.render.html import table_page
     from reports.render.markup import latex, markdown
@@ -126,12 +127,14 @@ def write_tables(ablation: Ablation, frame: pd.DataFrame, folder: Path, variant:
     scales = scales_of(frame, ablation.name, variant)
     differs = pd.concat([deviations(ablation, scale, variant) for scale in scales])
     says = pd.concat([advice(ablation, frame, scale, variant) for scale in scales])
+    trained = pd.concat([shown(ablation, frame, scale, variant) for scale in scales])
     name = stem(ablation.name, variant)
     texts = {
         f"{name}.csv": _csv(values),
         f"{name}{CLAIMS}.csv": _csv(claims),
         f"{name}{DEVIATIONS}.csv": _csv(differs),
         f"{name}{ADVICE}.csv": _csv(says),
+        f"{name}{SHOWN}.csv": _csv(trained),
         f"{name}.json": _json(
             ablation, variant, {"cells": values, "claims": claims, "deviations": differs, "advice": says}
         ),
@@ -154,7 +157,7 @@ def read_table(path: Path) -> pd.DataFrame:
     ReportError when it has other columns: an earlier version wrote it.
     """
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    ends = {CLAIMS: CLAIM_COLUMNS, DEVIATIONS: DEVIATION_COLUMNS, ADVICE: ADVICE_COLUMNS}
+    ends = {CLAIMS: CLAIM_COLUMNS, DEVIATIONS: DEVIATION_COLUMNS, ADVICE: ADVICE_COLUMNS, SHOWN: SHOWN_COLUMNS}
     columns = next((columns for end, columns in ends.items() if path.stem.endswith(end)), TABLE_COLUMNS)
     if tuple(frame.columns) != columns:
         raise ReportError(
@@ -178,7 +181,7 @@ def _typed(lines: Sequence[Sequence[object]], columns: tuple[str, ...]) -> pd.Da
 
 def _text(columns: tuple[str, ...]) -> tuple[str, ...]:
     """Which of the columns hold text."""
-    whole = (DEVIATION_COLUMNS, ADVICE_COLUMNS)
+    whole = (DEVIATION_COLUMNS, ADVICE_COLUMNS, SHOWN_COLUMNS)
     return columns if columns in whole else _CLAIM_TEXT if columns == CLAIM_COLUMNS else _TABLE_TEXT
 
 

@@ -25,9 +25,13 @@ def strip(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     They are given back the colours that ``mean`` and ``std`` normalised. Channels other than one or three are averaged.
     """
     length = clips.shape[2]
-    shown = clips[:, :, torch.linspace(0, length - 1, min(length, FRAMES)).round().long()]
+    return coloured(clips[:, :, torch.linspace(0, length - 1, min(length, FRAMES)).round().long()], mean, std)
+
+
+def coloured(clips: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """All frames of each of ``clips`` side by side, as ``strip`` gives some."""
     # (B, C, T, H, W) -> (B, C, H, T W): frames side by side
-    frames = shown.transpose(2, 3).flatten(3).cpu().float()
+    frames = clips.transpose(2, 3).flatten(3).cpu().float()
     centre, spread = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     frames = (frames * spread + centre).clamp(0, 1)
     if frames.shape[1] not in (1, 3):

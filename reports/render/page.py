@@ -16,13 +16,14 @@ from reports.render.html import TITLE
 from reports.render.markup import escape_markdown, markdown_scale
 from reports.render.part import Part
 from reports.render.view import PartView
-from reports.tables import ADVICE, CLAIMS, DEVIATIONS, read_table
+from reports.tables import ADVICE, CLAIMS, DEVIATIONS, SHOWN, read_table
+from reports.trainings import training
 
 if TYPE_CHECKING:
     from experiments.ablation import Ablation
 
 #: What stands beside a table in files of its own.
-BESIDE = (CLAIMS, DEVIATIONS, ADVICE)
+BESIDE = (CLAIMS, DEVIATIONS, ADVICE, SHOWN)
 
 
 def parts_in(ablations: Sequence[Ablation], report_dir: Path) -> list[Part]:
@@ -34,9 +35,11 @@ def parts_in(ablations: Sequence[Ablation], report_dir: Path) -> list[Part]:
         for path in [folder / f"{ablation.name}.csv", *sorted(others)]:
             if path.exists():
                 figure = report_dir / "figures" / f"{path.stem}.svg"
-                claims, differs, says = (read_table(path.with_name(f"{path.stem}{end}.csv")) for end in BESIDE)
+                claims, differs, says, shown = (read_table(path.with_name(f"{path.stem}{end}.csv")) for end in BESIDE)
                 svg = figure.read_bytes() if figure.exists() else None
-                found.append(Part(ablation, variant_of(path.stem), read_table(path), claims, differs, says, svg))
+                known = {name: training(report_dir, name) for name in shown["training"].unique()}
+                values, variant = read_table(path), variant_of(path.stem)
+                found.append(Part(ablation, variant, values, claims, differs, says, svg, shown, known))
     return found
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,6 +15,7 @@ from reports.render.phrases import place
 
 if TYPE_CHECKING:
     from experiments.ablation import Ablation
+    from reports.trainings import Training
 
 #: What a paper is called, by its number.
 PAPERS = {"2111.06377": "MAE", "2203.12602": "VideoMAE"}
@@ -23,7 +24,10 @@ NO_PAPER = "no paper"
 
 @dataclass(frozen=True)
 class Part:
-    """One ablation in one variant: frames as `reports.tables` makes them; `svg` is None where no figure was drawn."""
+    """One ablation in one variant: frames as `reports.tables` makes them; `svg` is None where no figure was drawn.
+
+    `shown` names the trainings that stand for each row, `trainings` is what is known of them, by name.
+    """
 
     ablation: Ablation
     variant: str
@@ -32,6 +36,8 @@ class Part:
     deviations: pd.DataFrame
     advice: pd.DataFrame
     svg: bytes | None = None
+    shown: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trainings: Mapping[str, Training] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from reports.ledger import seeds_of
 from reports.recommend import sentences
+from reports.render.evidence import Evidence
 from reports.render.part import Part
 from reports.render.phrases import (
     claim_evidence,
@@ -146,6 +147,11 @@ class ScaleView:
     def advice(self) -> list[str]:
         """What the seeds say about each setting."""
         return sentences(self.part.advice, self.scale)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """Reconstructions, curves and provenance of the trainings behind it."""
+        return Evidence(self.part, self.scale)
 
     @property
     def command(self) -> str:

@@ -13,10 +13,22 @@ import torch
 from experiments import browse
 from experiments.ablation import load_ablation
 from experiments.options import read
+from experiments.pictures import save_strips
 from experiments.plan import plan
 from experiments.run import Options
+from experiments.spec import spec_of
 from experiments.stages.pretraining import SKETCHED
-from experiments.tracking import EXPERIMENT, PARENT, Tracker, measurements, table_tag, tracking_uri
+from experiments.tracking import (
+    EXPERIMENT,
+    PARENT,
+    Behind,
+    DataUsed,
+    Tracker,
+    behind,
+    measurements,
+    table_tag,
+    tracking_uri,
+)
 from mae.train.loop import Runtime
 
 FACTS = {"seed": "0", "stage": "finetune", "scale": "smoke"}
@@ -54,11 +66,13 @@ def test_runs_of_tables_are_no_trainings_and_measure_nothing(out: Path) -> None:
 
 def test_runs_of_earlier_versions_come_under_a_table_and_out_of_one_that_changed(out: Path) -> None:
     tracker = Tracker(tracking_uri(out), out)
-    run = open_run(tracker, "a", {"decoder_depth": "8"})
-    tracker.client.delete_tag(run, PARENT)
+    record = tracker.open("a", {**FACTS, "fingerprint": "a"}, {})  # without a table
+    tracker.client.log_metric(record.run_id, "finetune/top1", 50.0)
+    run = record.run_id
     tracker.place(tracker.client.get_run(run), {"decoder_depth": "8"})
     placed = tracker.client.get_run(run)
     assert placed.data.tags[PARENT] == tracker.group("decoder_depth", "smoke")
+    assert placed.data.metrics["accuracy"] == 50.0
     tracker.displace(placed, {("decoder_depth", "8", 0, "finetune", "smoke"): "another"})
     assert PARENT not in tracker.client.get_run(run).data.tags
 
@@ -67,6 +81,7 @@ def test_the_view_of_the_link_is_one_that_the_installed_ui_reads(out: Path) -> N
     tracker = Tracker(tracking_uri(out), out)
     tracker.client.set_experiment_tag(tracker.experiment, browse.VIEW_TAG, "{}")  # of an earlier version
     tags = Tracker(tracking_uri(out), out).client.get_experiment_by_name(EXPERIMENT).tags
+    assert "viewStateShareKey=tables" in tags[browse.NOTE]
     view, link = json.loads(tags[browse.VIEW_TAG]), browse.link(tracker.experiment)
     assert {"metrics.`accuracy`", "tags.`row`", "tags.`seed`"} < set(view["selectedColumns"])
     scripts = (Path(mlflow.__file__).parent / "server/js/build/static/js").glob("main.*.js")
@@ -106,6 +121,45 @@ def test_pictures_are_drawn_after_doubling_epochs_and_change_no_number(tmp_path:
     assert not torch.equal(pictures["reconstruction"], drawn[4 * per_epoch][0]["reconstruction"])
     assert found[0].results["loss"] == found[1].results["loss"]
     assert all(torch.equal(tensor, found[1].tensors[name]) for name, tensor in found[0].tensors.items())
+
+
+def test_what_stands_behind_a_run_is_read_back(out: Path) -> None:
+    tracker = Tracker(tracking_uri(out), out)
+    tags = {**FACTS, "fingerprint": "a", "torch": "2.14", "mlflow.source.git.commit": "c0ffee"}
+    used = DataUsed("digits", "63af", "train", {}, {})
+    record = tracker.open("a", tags, {}, used)
+    for step in (2, 4):
+        record.curve(step, {"loss": 1 / step, "lr": 0.1})
+    record.finish({"finetune/top1": 50.0}, {})
+    found = behind(tracking_uri(out), [record.run_id, "f" * 32, "no run's id"])
+    assert found == {
+        record.run_id: Behind({"commit": "c0ffee", "torch": "2.14", "data": "digits 63af"}, [(2, 0.5), (4, 0.25)])
+    }
+    assert behind(tracking_uri(out / "nowhere"), ["a"]) == {}
+
+
+def test_strips_show_samples_below_one_another_and_clips_frame_by_frame(tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = spec_of(load_ablation("decoder_depth"), load_ablation("decoder_depth").rows["1"], "smoke", 0).data
+    values = torch.linspace(0, 1, 3 * 6).view(3, 1, 6, 1, 1)  # one grey for each sample and frame
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1, 1) for part in (data.mean, data.std))
+    clips = ((values - mean) / std).expand(3, 3, 6, 8, 8)
+    save_strips({"original": clips, "masked": clips}, data, "a note", tmp_path / "strip.png")
+    with Image.open(tmp_path / "strip.png") as strip:
+        strip.load()
+        assert strip.text == {"columns": "original, masked", "note": "a note"}
+        assert strip.size == (2 * (4 * 8) + 2, 2 * 8 + 2)
+        shades = [strip.getpixel((8 * place, 0))[0] for place in range(4)]
+        assert shades == [round(255 * frame / 17) for frame in (0, 2, 3, 5)]
+        assert strip.getpixel((0, 10))[0] == round(255 * 6 / 17)  # the second sample
+        assert strip.getpixel((33, 0))[0] == 255
+    with Image.open(tmp_path / "strip.webp") as film:
+        assert film.n_frames == 6
+        film.seek(5)
+        assert film.convert("RGB").getpixel((0, 0))[0] == round(255 * 5 / 17)
+    save_strips({"original": clips[:, :, :1]}, data, "", tmp_path / "picture.png")
+    assert not (tmp_path / "picture.webp").exists()
 
 
 def test_a_run_that_is_taken_up_again_keeps_each_picture_once(out: Path) -> None:

@@ -73,7 +73,7 @@ def read(page: str) -> Tags:
 def test_page_is_escaped_self_contained_and_complete(tmp_path: Path, one_ablation: Any, make_frame: Any) -> None:
     written = command.build([one_ablation], make_frame(VALUES), tmp_path)
     assert all(path.exists() for path in written)
-    assert len(written) == 12
+    assert len(written) == 13
     page = (tmp_path / "index.html").read_text()
     tags = read(page)
     assert [attrs for tag, attrs in tags.seen if tag == "script"] == [{}]  # the page's own

@@ -21,7 +21,7 @@ from reports.tables import TABLE_COLUMNS, all_scales, claims_table, read_table, 
 
 ROOT = Path(__file__).resolve().parents[2]
 HALF = {("random 75", "finetune/top1"): [47.0, 49.0], ("block 75", "finetune/top1"): [43.0]}
-ENDS = (".csv", "_claims.csv", "_deviations.csv", "_advice.csv", ".json", ".html", ".md", ".tex")
+ENDS = (".csv", "_claims.csv", "_deviations.csv", "_advice.csv", "_trainings.csv", ".json", ".html", ".md", ".tex")
 CLAIMS = ("ft[random 75] > ft[block 75]", "lin[random 75] > lin[grid 75]")
 
 
