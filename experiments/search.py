@@ -240,7 +240,8 @@ def run(options: Options) -> int:
     url = storage_url(options.out, options.storage)
     computes = fingerprint({"metric": search.metric, "jobs": [job.fingerprint for job in first]})
     name = study_name(search, computes, options)
-    study = Study(name, url, options.out, space, computes, options.sampler, options.minimise)
+    objectives = [search.metric, options.minimise] if options.minimise else [search.metric]
+    study = Study(name, url, options.out, space, computes, objectives, options.sampler)
     print(describe(options, search, study, first, pace_of(tracker.finished(), options.scale)), flush=True)
     for line in parts_used(first):
         print(line)

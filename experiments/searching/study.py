@@ -58,16 +58,24 @@ class Study:
     """Trials over a space, shared by any number of processes and machines that reach its database."""
 
     def __init__(
-        self, name: str, url: str, out: Path, space: Space, computes: str, sampler: str = "tpe", minimise: str = ""
+        self,
+        name: str,
+        url: str,
+        out: Path,
+        space: Space,
+        computes: str,
+        objectives: Sequence[str],
+        sampler: str = "tpe",
     ) -> None:
         """Open or create the study ``name`` in the database ``url``.
 
-        ``computes`` names what its first trial computes, ``minimise`` a second objective, if there is one. SpecError if
-        the database cannot be opened, or holds a study of this name that searches something else.
+        ``computes`` names what its first trial computes. The first of the ``objectives`` is maximised, a second one
+        minimised. SpecError if the database cannot be opened, or holds a study of this name that searches something
+        else.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name, self.space, self.url = name, space, url
-        self._several, grid = bool(minimise), sampler == "grid"
+        self._several, grid = len(objectives) > 1, sampler == "grid"
         self._points = space.grid() if grid else list(space.first)
         self.most = len(self._points) if grid else None
         self._seen: set[int] = set()
@@ -79,15 +87,14 @@ class Study:
                 "sampler": _Seeded(name, "random" if grid else sampler, len(space.parameters)),
             }
             try:
-                self._study = optuna.create_study(
-                    directions=["maximize", "minimize"] if minimise else ["maximize"], **how
-                )
+                self._study = optuna.create_study(directions=["maximize", "minimize"][: len(objectives)], **how)
                 new = True
             except optuna.exceptions.DuplicatedStudyError:
                 self._study = optuna.load_study(**how)
                 new = False
             ranges = [_identity(p) for p in space.parameters]
-            self._agree({"ranges": ranges, "grid": grid, "second": minimise, "computes": computes}, new)
+            points = "those of the grid" if grid else "the sampler's"
+            self._agree({"ranges": ranges, "points": points, "objectives": list(objectives), "runs": computes}, new)
 
     @property
     def shown(self) -> str:
@@ -105,19 +112,15 @@ class Study:
         if new:
             for point in self._points:
                 self._study.enqueue_trial(dict(point), skip_if_exists=True)
+            with _quiet():
+                self._study.set_metric_names(ours["objectives"])  # for people who look at it
             self._study.set_user_attr("searches", ours)
         theirs = self._study.user_attrs.get("searches", {})
-        words = {
-            "ranges": "other ranges",
-            "grid": "other points",
-            "second": "other objectives",
-            "computes": "other runs",
-        }
         for key, value in ours.items():
             if theirs.get(key) != value:
                 there = f" ({'; '.join(theirs.get(key, ['none']))})" if key == "ranges" else ""
                 raise SpecError(
-                    f"the study {self.name} in {self.shown} has {words[key]}{there}: give this one another name, "
+                    f"the study {self.name} in {self.shown} has other {key}{there}: give this one another name, "
                     f"study=NAME, or ask for what that one searches"
                 )
 

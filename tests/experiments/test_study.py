@@ -24,11 +24,13 @@ from mae.errors import NotFinite
 RATIO = Parameter("mask.ratio", 0.1, 0.95, "masking ratio", grid=(0.1, 0.5, 0.9))
 DEPTH = Parameter("depth", 1, 12, "blocks", whole=True, grid=(1, 8))
 ONE = Space((RATIO,), ({"mask.ratio": 0.75}, {"mask.ratio": 0.5}), {})
+ALONE = Space((RATIO,), ({"mask.ratio": 0.75},), {})
 TWO = Space((RATIO, DEPTH), ({"mask.ratio": 0.75, "depth": 8},), {})
 
 
-def opened(folder: Path, space: Space = ONE, name: str = "s", computes: str = "c", **how: Any) -> Study:
-    return Study(name, storage_url(folder), folder, space, computes, **how)
+def opened(folder: Path, space: Space = ONE, computes: str = "c", minimise: str = "", sampler: str = "tpe") -> Study:
+    objectives = ["top1", minimise] if minimise else ["top1"]
+    return Study("s", storage_url(folder), folder, space, computes, objectives, sampler)
 
 
 def measured(value: float, seconds: float = 1.0) -> list[Result]:
@@ -131,7 +133,7 @@ def test_the_trial_of_a_process_that_died_is_made_by_another_at_the_same_point(
 
 
 def test_a_trial_that_seemed_dead_and_was_not_is_counted_once(tmp_path: Path) -> None:
-    study = opened(tmp_path)
+    study = opened(tmp_path, ALONE)
     points: list[Point] = []
 
     def make(number: int, point: Point) -> list[Result]:
@@ -153,7 +155,7 @@ def test_a_trial_that_was_stopped_is_made_again_at_its_point(tmp_path: Path, err
     def stop(number: int, point: Point) -> Sequence[Result]:
         raise error
 
-    study = opened(tmp_path)
+    study = opened(tmp_path, ALONE)
     with pytest.raises(type(error)):
         study.run(1, stop, unheard)
     study.run(1, parabola, unheard)
@@ -164,7 +166,7 @@ def test_a_trial_that_ends_every_process_makes_room_for_another_point(tmp_path: 
     def stop(number: int, point: Point) -> Sequence[Result]:
         raise OSError
 
-    study = opened(tmp_path, Space((RATIO,), ({"mask.ratio": 0.75},), {}))
+    study = opened(tmp_path, ALONE)
     for _ in range(1 + studies.RETRIES):
         with pytest.raises(OSError, match=r"^$"):
             study.run(1, stop, unheard)
@@ -246,7 +248,7 @@ def test_a_study_of_the_same_name_that_searches_something_else_is_refused_in_a_s
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be opened") as refused:
-        Study("s", "postgresql://me:secret@127.0.0.1:1/none", tmp_path, ONE, "c")
+        Study("s", "postgresql://me:secret@127.0.0.1:1/none", tmp_path, ONE, "c", ["top1"])
     assert "secret" not in str(refused.value)
     assert "\n" not in str(refused.value)
 

@@ -250,10 +250,10 @@ def browse(url: str, folder: Path) -> None:
         for name, path, words in (
             ("studies", "", STUDY),
             ("history", "/studies/1", "mask.ratio"),
-            ("trials", "/studies/1/trialTable", "Complete"),
+            ("trials", "/studies/1/trials", "complete"),
         ):
             page.get(f"http://127.0.0.1:{port}/dashboard{path}")
-            shown = lambda: words in page.execute_script("return document.body.innerText")  # noqa: B023, E731
+            shown = lambda: words in page.execute_script("return document.body.innerText").lower()  # noqa: B023, E731
             wait_for(f"{words!r} on the page {name}", shown, 120)
             time.sleep(2)  # charts are drawn after their words
             page.save_screenshot(str(folder / f"dashboard_{name}.png"))
