@@ -12,6 +12,9 @@ from experiments.compose import flatten
 from experiments.searching.declared import Parameter, Point, Search
 from experiments.spec import Spec
 
+#: A range with no more steps than these is looked at step by step before a search begins.
+FEW = 16
+
 
 @dataclass(frozen=True)
 class Space:
@@ -61,7 +64,8 @@ class Space:
     def edges(self) -> Iterator[Point]:
         """The recipe's own point with one parameter at a time at an end of its range, or at each of few steps."""
         for parameter in self.parameters:
-            for value in parameter.steps() or (parameter.low, parameter.high):
+            steps = parameter.steps()
+            for value in steps if 0 < len(steps) <= FEW else (parameter.low, parameter.high):
                 yield self.settle({**self.own, parameter.key: value})
 
     def words(self) -> str:

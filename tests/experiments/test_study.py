@@ -116,6 +116,7 @@ def test_what_its_maker_did_not_live_to_queue_is_queued_by_the_next(tmp_path: Pa
     assert [trial.point["mask.ratio"] for trial in study.trials()] == [0.75, 0.5]
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 @pytest.mark.parametrize("signs", [0, 1])
 def test_the_trial_of_a_process_that_died_is_made_by_another_at_the_same_point(
     tmp_path: Path, quick: None, signs: int
