@@ -9,8 +9,9 @@ Usage: python -m mae.weights convert FROM TO format=timm|transformers|safetensor
   size, frames  height and width in pixels and number of frames, where a file does not tell
   report, row   the JSON of a table (report_dir/tables/NAME.json) and the row that the weights are of: metrics with
                 intervals and verdicts then stand in the model card and in the manifest
+  push_to_hub   OWNER/NAME: put the folder on the Hugging Face hub, too, where you have a token; new ones are private
 
-Exit status: 0 done, 2 what was asked for cannot be done.
+Exit status: 0 done, 1 the hub did not take it, 2 what was asked for cannot be done.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mae.errors import SpecError
 from mae.options import answer, expanded, option, read
 from mae.weights.card import measured
 from mae.weights.convert import FORMATS, convert
+from mae.weights.hub import check_hub, push
 from mae.weights.trained import trained
 
 
@@ -37,6 +39,7 @@ class Options:
     frames: int | None = option(None, least=1)
     report: Path | None = None
     row: str = ""
+    push_to_hub: str = ""
 
 
 def main(words: Sequence[str]) -> int:
@@ -56,11 +59,15 @@ def run(words: Sequence[str]) -> int:
         raise SpecError(f"say which library is to open it: format=NAME, one of {', '.join(FORMATS)}")
     if (options.report is None) != (not options.row):
         raise SpecError("report= and row= go together: the JSON of a table, and the row that the weights are of")
+    if options.push_to_hub:
+        check_hub(options.push_to_hub)
     to = Path(expanded(words[2]))
     found = trained(Path(expanded(words[1])), options.model, size=options.size, frames=options.frames)
     results = measured(options.report, options.row, found) if options.report else None
     convert(found, to, options.format, results)
     print(*found.notes, f"written: {to}", sep="\n")
+    if options.push_to_hub:
+        print(f"pushed: {push(to, options.push_to_hub)}")
     return 0
 
 
