@@ -44,7 +44,7 @@ def save_strips(pictures: Mapping[str, Tensor], data: Data, note: str, path: Pat
 
 
 def _joined(columns: Sequence[Tensor]) -> Image.Image:
-    """The items of each of ``columns: (B, 3, H, W)`` below one another, columns side by side, two white pixels apart."""
+    """The items of each of ``columns: (B, 3, H, W)`` below one another, columns side by side, two pixels apart."""
     found = [F.pad(column, (0, 2, 0, 2), value=1.0) for column in columns]
     whole = torch.cat([column.permute(0, 2, 3, 1).flatten(0, 1) for column in found], 1)[:-2, :-2]
     return Image.fromarray((whole * 255).round().byte().numpy())

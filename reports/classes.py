@@ -40,7 +40,7 @@ def markdown(ablation: Ablation, found: pd.DataFrame) -> str:
         rows = list(dict.fromkeys(part["row"]))
         lines = [f"| {scale} | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|"]
         for name, own in part.groupby("class", sort=True):
-            cells = {line.row: _cell(line.mean, line.std, line.n) for line in own.itertuples()}
+            cells = {line["row"]: _cell(line["mean"], line["std"], line["n"]) for line in own.to_dict("records")}
             lines.append(f"| {str(name).replace('_', ' ')} | " + " | ".join(cells.get(row, "") for row in rows) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
