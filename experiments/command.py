@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from experiments.ablation import CONF, SpecError, read_yaml
 from experiments.compose import groups
 from experiments.plan import Job
+from experiments.record import Records
 from mae.options import answer as answer
 from mae.options import status_of as status_of
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-    from experiments.tracking import Tracker
 
 
 def spec_keys() -> set[str]:
@@ -66,11 +61,8 @@ def pending(jobs: Sequence[Job], done: set[str], out: Path) -> list[Job]:
     return wanted[::-1]
 
 
-def place(jobs: Sequence[Job], finished: dict[str, Run], tracker: Tracker) -> None:
-    """Tag finished runs with every cell they serve, and take the tags off runs whose spec has changed since."""
-    for job in jobs:
-        if run := finished.get(job.fingerprint):
-            tracker.place(run, {cell.table: cell.row for cell in job.shown})
+def place(jobs: Sequence[Job], records: Records) -> None:
+    """Let finished runs name every cell they serve, and take them out of cells whose spec has changed since."""
+    cells = {job.fingerprint: {cell.table: cell.row for cell in job.shown} for job in jobs}
     now = {(c.table, c.row, c.seed, job.stage, job.spec.scale): job.fingerprint for job in jobs for c in job.shown}
-    for run in finished.values():
-        tracker.displace(run, now)
+    records.place(cells, now)

@@ -39,7 +39,7 @@ def groups(own: Path | None = None) -> Mapping[str, Sequence[str]]:
     found: dict[str, set[str]] = {}
     for path in CONF.rglob("*.yaml"):
         group = path.parent.relative_to(CONF).as_posix()
-        if group not in (".", "ablation", "search"):
+        if group not in (".", "ablation", "search", "launch"):
             found.setdefault(group, set()).add(path.stem)
     if own is not None:
         for path in own.rglob("*.yaml"):

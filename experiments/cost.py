@@ -14,7 +14,7 @@ from experiments.ablation import SpecError
 from experiments.plan import Job
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from experiments.record import Record
 
 
 _UNITS = {"h": 3600.0, "min": 60.0, "": 60.0, "s": 1.0}
@@ -48,13 +48,12 @@ class Pace:
         return f"about {seconds / 60:.0f} min on this machine, at {rate:.0f} GFLOP/s, {source}"
 
 
-def pace_of(finished: Mapping[str, Run], scale: str, workers: int = 1) -> Pace:
+def pace_of(finished: Mapping[str, Record], scale: str, workers: int = 1) -> Pace:
     """The pace of finished runs of a scale; where there are none, what a matrix product suggests."""
     rates: dict[str, list[float]] = {}
     for run in finished.values():
-        stage = run.data.tags["stage"]
-        if run.data.tags["scale"] == scale and (rate := run.data.metrics.get(f"{stage}/gflops_per_second")):
-            rates.setdefault(stage, []).append(1e9 * rate)
+        if run.scale == scale and (rate := run.results.get(f"{run.stage}/gflops_per_second")):
+            rates.setdefault(run.stage, []).append(1e9 * rate)
     if rates:
         usual = median(rate for found in rates.values() for rate in found)
         return Pace({stage: median(found) for stage, found in rates.items()}, usual, workers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import threading
@@ -254,6 +255,8 @@ def follow(place: Place, store: Store) -> None:
     from experiments.work import share_job
 
     world, posted = None, 0
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # the first process is asked, and says when all leave
+        signal.signal(name, signal.SIG_IGN)
     try:
         while True:
             store.wait([f"post {posted}"], FOREVER)

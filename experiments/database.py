@@ -41,8 +41,8 @@ def check_database(uri: str) -> None:
         return
     reason = verdict if verdict != "ok" else "it was only half created"
     raise TrackingError(
-        f"the tracking database {path} cannot be used ({reason}); make it writable, or move it away (checkpoints "
-        f"stay, results in it are lost to the report) and run the same command again, or choose another out=PATH"
+        f"the tracking database {path} cannot be used ({reason}); make it writable, or move it away (a new one shows "
+        f"all records of this out) and run the same command again, or choose another out=PATH"
     )
 
 

@@ -85,6 +85,14 @@ def fit_of(job: Job, memory: float, devices: int) -> Fit | None:
     return micro_batch_that_fits(job.facts.footprint, max(1, job.facts.batch), memory, devices)
 
 
+def side_by_side(jobs: Sequence[Job], memory: float) -> int:
+    """How many of the jobs a card of ``memory`` bytes holds at a time, each with its whole batch and nothing twice."""
+    fits = [fit_of(job, memory, 1) for job in jobs]
+    if any(fit is None or fit.parts > 1 or fit.checkpointing for fit in fits):
+        return 1
+    return max(1, min(int(memory // max((fit.bytes for fit in fits if fit), default=memory)), len(jobs)))
+
+
 def check_fits(jobs: Sequence[Job], memory: float, devices: int = 1) -> None:
     """SpecError on the first job of which not one sample fits, with the smallest change that makes it fit."""
     for job in jobs:

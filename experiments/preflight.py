@@ -91,22 +91,21 @@ def full_disk(jobs: Sequence[Job], out: Path) -> list[str]:
 
 
 def check_checkpoints(jobs: Sequence[Job], out: Path) -> None:
-    """SpecError if a checkpoint is damaged that a job goes on from, or starts from."""
+    """SpecError if a checkpoint is damaged, or is of another training, that a job goes on from, or starts from."""
     made = {job.fingerprint for job in jobs if job.leaves_weights}
     needed = {job.needs for job in jobs if job.needs and job.needs not in made}
-    folders = [out / "checkpoints" / job.fingerprint for job in jobs] + [out / "weights" / name for name in needed]
-    if existing := [folder for folder in folders if folder.exists()]:
-        _load(existing)
-
-
-def _load(folders: Iterable[Path]) -> None:
+    going_on = [job for job in jobs if (out / "checkpoints" / job.fingerprint).exists()]
+    weights = [folder for name in needed if (folder := out / "weights" / name).exists()]
+    if not going_on and not weights:
+        return
     import torch
 
+    from experiments.work import checkpoints_of
     from mae.train.checkpoint import Checkpoints
 
     try:
-        for folder in folders:
-            Checkpoints(folder).load(torch.device("cpu"))
+        for found in [*(checkpoints_of(job, out) for job in going_on), *map(Checkpoints, weights)]:
+            found.load(torch.device("cpu"))
     except CheckpointError as error:
         raise SpecError(str(error)) from error
 

@@ -13,9 +13,14 @@ Usage: python experiments/run.py ablation=NAME [scale=NAME] [seeds=N|auto] [plan
   plan_only     true: say what would be run and how long it would take, and run nothing
   rerun         true: run again what is finished
   reuse         committed: count results in reports/results as finished, too (default: only runs under out)
-  out           the one folder that runs write to: database, artifacts, checkpoints, cache (default: outputs)
+  out           the one folder that runs write to: records, database, checkpoints, cache (default: outputs)
   report_dir    where tables/ and figures/ go (default: reports)
   workers       processes side by side (default: one a core at smoke, desk and study scale on a CPU, else one)
+  launch        inline: this command trains (default); local: a worker on each card, or each core; slurm, slurm_cpu: an
+                array of workers, which go on when this command ends (docs/machines.md); or a file like those of
+                experiments/conf/launch. launch.KEY=VALUE changes what it asks for
+  cluster       local: what launch=slurm would do, by processes of this machine (default: slurm)
+  locks         file: of this machine's system; lease: for an out that several machines share (default: as out was used)
   accelerator   plan_only: the card to reckon with, such as h100 (default: a100-80gb at gpu, day and paper scale)
   device        auto, cpu, cuda, cuda:1, mps (default: auto)
   devices       how many devices do each training together (default: one, or as many processes as torchrun started);
@@ -62,6 +67,7 @@ from experiments.command import answer, home, make_folder, make_out, pending, pl
 from experiments.cost import Pace, pace_of, seconds_of  # noqa: E402
 from experiments.crew import Place, check_sharing, crew, follow_torchrun  # noqa: E402
 from experiments.effects import check_effects  # noqa: E402
+from experiments.failures import describe_failures, failures_of  # noqa: E402
 from experiments.hardware import (  # noqa: E402
     CARD,
     CARD_SCALES,
@@ -70,17 +76,21 @@ from experiments.hardware import (  # noqa: E402
     check_fits,
     describe_demands,
 )
+from experiments.launch import INLINE, LOCAL, SLURM, Launch, launch_of, on_cluster  # noqa: E402
+from experiments.locks import FILE, LEASE, use_locks  # noqa: E402
 from experiments.needs import describe_needs  # noqa: E402
 from experiments.options import option, read  # noqa: E402
 from experiments.plan import FIRST_LOOK, MOST_SEEDS, Cell, Job, plan, variant  # noqa: E402
 from experiments.preflight import (  # noqa: E402
     check_checkpoints,
+    cores,
     full_disk,
     offer_of,
     parts_used,
     preflight,
     workers_for,
 )
+from experiments.record import Failure, measurements  # noqa: E402
 from experiments.remember import remembered  # noqa: E402
 from experiments.sharing import Sharing  # noqa: E402
 from experiments.spec import PRETRAIN  # noqa: E402
@@ -88,11 +98,11 @@ from mae.data.files.content import remember_in  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow.entities import Run
 
     from experiments.crew import Crew
     from experiments.deciding import Deciding
-    from experiments.tracking import Tracker
+    from experiments.record import Record, Records
+    from experiments.view import View
 
 
 AUTO = "auto"
@@ -121,6 +131,10 @@ class Options:
     recompute: bool = False
     compile: str = option(AUTO, choices=(AUTO, "off", "blocks", "graphs"))
     workers: int = option(0, least=1)
+    launch: str = INLINE
+    cluster: str = option(SLURM, choices=(SLURM, LOCAL))
+    resources: tuple[str, ...] = option((), key="launch.*")
+    locks: str = option("", choices=("file", "lease"))
     accelerator: str = option("", choices=accelerators())
     rows: tuple[str, ...] = option((), key="row")
     overrides: tuple[str, ...] = ()
@@ -128,7 +142,10 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Read KEY=VALUE arguments; SpecError says in one sentence what is wrong and what is near it."""
-    options = read(Options, arguments, spec_keys)
+    resources = tuple(argument for argument in arguments if argument.startswith("launch."))
+    options = read(Options, [argument for argument in arguments if argument not in resources], spec_keys)
+    options = replace(options, resources=resources)
+    launch_of(options.launch, resources)
     if not options.ablation:
         raise SpecError(f"say which table: ablation=NAME, one of all, {', '.join(ablation_names())}")
     if options.seeds != AUTO and (not options.seeds.isdecimal() or int(options.seeds) < 1):
@@ -186,8 +203,16 @@ def card_of(options: Options) -> Accelerator | None:
 
 def precision_of(options: Options) -> str:
     """What ``auto`` stands for: in a plan for a card, on that card."""
-    card = card_of(options)
-    return card.precision if card else offer_of(options.device).precision
+    card, launch = card_of(options), launching(options)
+    if card:
+        return card.precision
+    return offer_of(options.device).precision if launch.precision == AUTO else launch.precision
+
+
+def launching(options: Options) -> Launch:
+    """How the trainings are launched, with the device that is asked for."""
+    launch = launch_of(options.launch, options.resources)
+    return launch if options.device == AUTO else replace(launch, device=options.device)
 
 
 def describe(jobs: Sequence[Job], todo: Sequence[Job], pace: Pace) -> str:
@@ -236,7 +261,9 @@ def run(options: Options) -> int:
 def _plan(ablations: Sequence[Ablation], options: Options) -> int:
     """Say what is left to run, how long it takes and what it lacks, and refuse what a run would refuse for good."""
     jobs = planned(ablations, options)
-    finished = finished_runs(options.out)
+    from experiments.view import records_of
+
+    finished = records_of(options.out).finished()
     todo = _left(jobs, finished, options)
     workers = _workers(todo, options)
     lines = [describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo)]
@@ -244,7 +271,7 @@ def _plan(ablations: Sequence[Ablation], options: Options) -> int:
         lines.append(describe_demands(todo, card, options.devices or 1, ablations))
     print("\n".join([*lines, *describe_needs(todo), *full_disk(todo, options.out)]))
     check_checkpoints(todo, options.out)
-    if card_of(options) is None:
+    if card_of(options) is None and launching(options).engine != SLURM:
         check_sharing(todo, options.device, sharing_of(options))
     if options.seeds == AUTO:
         print(
@@ -256,48 +283,78 @@ def _plan(ablations: Sequence[Ablation], options: Options) -> int:
 
 
 def _run(ablations: Sequence[Ablation], options: Options, started: float, others: Crew | None) -> int:
-    from experiments.tracking import Tracker, measurements, tracking_uri
+    from experiments.database import check_database
+    from experiments.tracking import tracking_uri
+    from experiments.view import View, records_of, shown
 
     jobs = planned(ablations, options)
-    tracker = Tracker(tracking_uri(options.out), options.out)
-    tell(ablations, tracker, options)
-    ended = ""
-    if options.seeds == AUTO:
-        ended = deciding(ablations, options).decide(
-            measured=lambda: measured(ablations, options),
-            run=lambda jobs: _do(jobs, tracker, options, others),
-            workers=_workers(jobs, options),
-            budget=seconds_of(options.budget or BUDGET),
-        )
-    else:
-        _do(jobs, tracker, options, others)
-    local = measurements(tracker.uri, [ablation.name for ablation in ablations])
-    show(ablations, options, local, time.monotonic() - started)
-    tell(ablations, tracker, options, options.report_dir)
-    print(f"runs: mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}, then {link(tracker.experiment)}")
+    check_database(tracking_uri(options.out))
+    use_locks(options.out, options.locks, usual=LEASE if launching(options).engine == SLURM else FILE)
+    records = records_of(options.out)
+    ended, failures = "", list[Failure]()
+    view = View(records, tracking_uri(options.out))
+    with view.kept_up():
+        if options.seeds == AUTO:
+            ended = deciding(ablations, options).decide(
+                measured=lambda: measured(ablations, options),
+                run=lambda jobs: failures.extend(_do(jobs, records, options, others)),
+                workers=_workers(jobs, options),
+                budget=seconds_of(options.budget or BUDGET),
+            )
+        else:
+            failures += _do(jobs, records, options, others)
+        local = measurements(records, [ablation.name for ablation in ablations])
+        show(ablations, options, local, time.monotonic() - started)
+        tell(ablations, view, options)
+    where = f", then {link(view.experiment)}" if view.experiment else ""
+    print(f"runs: mlflow ui --backend-store-uri {shlex.quote(shown(view.uri))}{where}")
     if ended:
         print(ended)
-    return 0
+    if failures:
+        print(describe_failures(failures, jobs, lambda job: repeating(job, ablations, options)), file=sys.stderr)
+    return 1 if failures else 0
 
 
-def _do(jobs: Sequence[Job], tracker: Tracker, options: Options, others: Crew | None) -> None:
-    """Do those of the jobs that are not done yet."""
-    finished = tracker.finished()
-    place(jobs, finished, tracker)
-    if todo := _left(jobs, finished, options):
-        from experiments.execute import execute, workplace
-        from mae.train.machine import memory_of
+def _do(jobs: Sequence[Job], records: Records, options: Options, others: Crew | None) -> list[Failure]:
+    """Do those of the jobs that are not done yet; return what failed."""
+    place(jobs, records)
+    finished = records.finished()
+    todo = _left(jobs, finished, options)
+    if not todo:
+        return []
+    from experiments.execute import critical_first, execute, places_of, workplace
+    from mae.train.machine import memory_of
 
-        workers = _workers(todo, options)
-        preflight(todo, options.out)
+    workers = _workers(todo, options)
+    preflight(todo, options.out)
+    launch = launching(options)
+    if launch.engine != SLURM:  # there a worker finds out
         check_sharing(todo, options.device, sharing_of(options))
-        print(describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo), sep="\n", flush=True)
-        here = replace(workplace(options.out, options.device, options.scale), sharing=sharing_of(options))
-        if here.device.type == "cuda":
-            check_fits(todo, memory_of(here.device), here.sharing.devices)
-        if options.seeds == AUTO:
-            here = replace(here, planned_seeds=MOST_SEEDS)
-        execute(todo, tracker, here, workers, again=options.rerun, crew=others)
+    print(describe(jobs, todo, pace_of(finished, options.scale, workers)), *parts_used(todo), sep="\n", flush=True)
+    planned_seeds = MOST_SEEDS if options.seeds == AUTO else None
+    device = "cpu" if launch.engine == SLURM else options.device  # theirs is found where the workers run
+    here = workplace(options.out, device, options.scale)
+    here = replace(here, sharing=sharing_of(options), planned_seeds=planned_seeds)
+    if here.device.type == "cuda":
+        check_fits(todo, memory_of(here.device), here.sharing.devices)
+    if launch.engine == SLURM:
+        names = on_cluster(critical_first(todo), here, launch, options.cluster, options.rerun)
+        return failures_of(todo, records, names)
+    if launch.engine == LOCAL:
+        places = places_of(here, options.device, cores(), todo, options.workers)
+        return execute(todo, here, places, again=options.rerun)
+    return execute(todo, here, workers, again=options.rerun, others=others)
+
+
+def repeating(job: Job, ablations: Sequence[Ablation], options: Options) -> str:
+    """The command that runs a job again, and what it needs."""
+    cell = job.cells[0]
+    name = cell.table.partition("--")[0]
+    file = next((str(a.file) for a in ablations if a.name == name and a.options), name)
+    words = [f"ablation={file}", f"row={cell.row}", f"scale={options.scale}", f"out={options.out}"]
+    words += [f"seeds={cell.seed + 1}"] if cell.seed else []
+    words += [f"device={options.device}"] if options.device != "auto" else []
+    return shlex.join(["python", "experiments/run.py", *words, *options.overrides])
 
 
 def sharing_of(options: Options) -> Sharing:
@@ -309,6 +366,9 @@ def sharing_of(options: Options) -> Sharing:
 
 
 def _workers(jobs: Sequence[Job], options: Options) -> int:
+    launch = launching(options)
+    if launch.engine == SLURM:
+        return launch.workers
     if sharing_of(options).devices > 1:
         return 1
     return options.workers or workers_for(jobs, options.scale, offer_of(options.device))
@@ -324,26 +384,18 @@ def deciding(ablations: Sequence[Ablation], options: Options) -> Deciding:
 
 def measured(ablations: Sequence[Ablation], options: Options) -> pd.DataFrame:
     """What counts as measured: the runs here, and committed results where they are asked for."""
-    from experiments.tracking import measurements, tracking_uri
+    from experiments.view import records_of
     from reports.collect import EVIDENCE, collect, merge, tidy, validate
 
-    local = measurements(tracking_uri(options.out))
+    local = measurements(records_of(options.out))
     if options.reuse == "committed":
         found = collect(EVIDENCE, local)
     else:
-        found = tidy() if local.empty else merge(tidy(), validate(local, "the tracking database"))
+        found = tidy() if local.empty else merge(tidy(), validate(local, str(options.out)))
     return up_to_date(found, ablations, options)
 
 
-def finished_runs(out: Path) -> dict[str, Run]:
-    """Finished runs by fingerprint; a store that nobody has made yet holds none."""
-    from experiments.tracking import Tracker, stored, tracking_uri
-
-    uri = tracking_uri(out)
-    return Tracker(uri, out).finished() if stored(uri) else {}
-
-
-def _left(jobs: Sequence[Job], finished: Mapping[str, Run], options: Options) -> list[Job]:
+def _left(jobs: Sequence[Job], finished: Mapping[str, Record], options: Options) -> list[Job]:
     done = set() if options.rerun else set(finished)
     return pending(jobs, done | (committed() if options.reuse == "committed" else set()), options.out)
 
@@ -370,18 +422,18 @@ def show(ablations: Sequence[Ablation], options: Options, local: pd.DataFrame, e
     print(f"\nwritten: {options.report_dir}/tables and figures ({names}); index: {options.report_dir}/index.html")
 
 
-def tell(ablations: Sequence[Ablation], tracker: Tracker, options: Options, report_dir: Path | None = None) -> None:
-    """Let MLflow's run of each table say what the table is and, from ``report_dir``, what it came to."""
+def tell(ablations: Sequence[Ablation], view: View, options: Options) -> None:
+    """Let the view's run of each table say what the table is, and what it came to."""
     from experiments.tracking import table_tag
-    from reports.summary import Summary, summarise_table
+    from reports.summary import summarise_table
 
     name = variant(options.overrides)
     for ablation in ablations:
         table = table_name(ablation.name, name)
-        found = Summary() if report_dir is None else summarise_table(ablation, options.scale, name, report_dir)
+        found = summarise_table(ablation, options.scale, name, options.report_dir)
         note = table_note(ablation, options.scale, table_tag(table), found.sentences)
         tags = {"ablation": ablation.name, "verdicts": found.verdicts, NOTE: note, **source_tags()}
-        tracker.describe(table, options.scale, tags, found.numbers, found.files)
+        view.describe(table, options.scale, tags, found.numbers, found.files)
 
 
 def up_to_date(merged: pd.DataFrame, ablations: Sequence[Ablation], options: Options) -> pd.DataFrame:

@@ -56,10 +56,8 @@ from experiments.spec import PRETRAIN  # noqa: E402
 from mae.data.files.content import remember_in  # noqa: E402
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-
+    from experiments.record import Record, Records
     from experiments.searching.study import Study
-    from experiments.tracking import Tracker
     from experiments.work import Workplace
 
 
@@ -115,7 +113,7 @@ class Bench:
     search: Search
     space: Space
     study: Study
-    tracker: Tracker
+    records: Records
     place: Workplace
 
     def make(self, number: int, point: Point) -> list[Result]:
@@ -126,42 +124,38 @@ class Bench:
         print(self._said(Trial(number, point, point, tuple(results))), flush=True)
         return results
 
-    def done(self, jobs: Sequence[Job], tags: Mapping[str, object]) -> dict[str, Run]:
+    def done(self, jobs: Sequence[Job], tags: Mapping[str, object]) -> dict[str, Record]:
         """Do those of the jobs that are not done yet; return the finished runs by fingerprint.
 
-        Runs that are made for it get ``tags``; those of the first that asked stay.
+        Records that are made for it get ``tags``.
         """
         from experiments.execute import execute
 
-        finished = self.tracker.finished()
-        place(jobs, finished, self.tracker)
-        if todo := pending(jobs, set(finished), self.options.out):
+        place(jobs, self.records)
+        if todo := pending(jobs, set(self.records.finished()), self.options.out):
             preflight(todo, self.options.out)
-            try:
-                execute(todo, self.tracker, self.place)
-            finally:
-                self._tag(todo, tags)
-            finished = self.tracker.finished()
-        return finished
+            for failure in execute(todo, self.place):
+                raise failure.error()
+            for job in todo:
+                self.records.tag(job.fingerprint, {key: str(value) for key, value in tags.items()})
+        return self.records.finished()
 
-    def results(self, jobs: Sequence[Job], finished: Mapping[str, Run]) -> list[Result]:
+    def results(self, jobs: Sequence[Job], finished: Mapping[str, Record]) -> list[Result]:
         """The metric of each seed of one point, and the seconds of all its trainings."""
-        from experiments.tracking import results_of
-
         seconds: dict[int, float] = {}
         for job in jobs:
-            spent = results_of(finished[job.fingerprint]).get(f"{job.stage}/seconds", 0.0)
+            spent = finished[job.fingerprint].results.get(f"{job.stage}/seconds", 0.0)
             seconds[job.spec.seed] = seconds.get(job.spec.seed, 0.0) + spent
         found = []
         for job in jobs:
             if job.stage == self.search.stage:
                 run = finished[job.fingerprint]
-                measured, metric, seed = results_of(run), self.search.metric, job.spec.seed
+                measured, metric, seed = run.results, self.search.metric, job.spec.seed
                 if metric not in measured:
                     raise SpecError(
                         f"search {self.search.name}: {job.stage} has no {metric!r}: {nearest(metric, measured)}"
                     )
-                found.append(Result(seed, measured[metric], seconds[seed], job.fingerprint, run.info.run_id))
+                found.append(Result(seed, measured[metric], seconds[seed], job.fingerprint, run.run_id))
         return found
 
     def confirmed(self, winner: Point) -> list[Trial]:
@@ -179,14 +173,6 @@ class Bench:
         where = ", ".join(f"{key}={value:g}" for key, value in trial.point.items())
         paid = f" in {trial.seconds:.1f} s" if self.options.minimise else ""
         return f"trial {trial.number}: {where} gives {self.search.metric} {trial.mean:.2f}{paid}"
-
-    def _tag(self, jobs: Sequence[Job], tags: Mapping[str, object]) -> None:
-        from experiments.tracking import Record
-
-        for job in jobs:
-            for run in self.tracker.runs(f"tags.fingerprint = '{job.fingerprint}'"):
-                if "study" not in run.data.tags:
-                    Record(self.tracker, run.info.run_id).tags(tags)
 
 
 def describe(options: Options, search: Search, study: Study, first: Sequence[Job], pace: Pace) -> str:
@@ -227,29 +213,33 @@ def run(options: Options) -> int:
     space = space_of(search, first[-1].spec, options.scale)
     edges = [job for point in space.edges() for job in jobs_of(search, [point], options, seeds[:1])]
 
+    from experiments.database import check_database
     from experiments.execute import workplace
     from experiments.searching.address import storage_url
     from experiments.searching.study import Study
-    from experiments.tracking import Tracker, tracking_uri
+    from experiments.tracking import tracking_uri
+    from experiments.view import View, records_of
 
     make_out(options.out)
     make_folder("report_dir", options.report_dir)
     here = workplace(options.out, options.device, options.scale)
-    tracker = Tracker(tracking_uri(options.out), options.out)
+    check_database(tracking_uri(options.out))
+    records = records_of(options.out)
     preflight([*first, *edges], options.out)
     url = storage_url(options.out, options.storage)
     computes = fingerprint({"metric": search.metric, "jobs": [job.fingerprint for job in first]})
     name = study_name(search, computes, options)
     objectives = [search.metric, options.minimise] if options.minimise else [search.metric]
     study = Study(name, url, options.out, space, computes, objectives, options.sampler)
-    print(describe(options, search, study, first, pace_of(tracker.finished(), options.scale)), flush=True)
+    print(describe(options, search, study, first, pace_of(records.finished(), options.scale)), flush=True)
     for line in parts_used(first):
         print(line)
     if options.plan_only:
         return 0
-    bench = Bench(options, search, space, study, tracker, here)
-    study.run(options.trials, bench.make, _waiting)
-    show(bench)
+    bench = Bench(options, search, space, study, records, here)
+    with View(records, tracking_uri(options.out)).kept_up():
+        study.run(options.trials, bench.make, _waiting)
+        show(bench)
     return 0
 
 
@@ -259,19 +249,21 @@ def _waiting(count: int) -> None:
 
 def show(bench: Bench) -> None:
     """Print the trials and write their table and figure; train and test what was chosen."""
-    from experiments.tracking import measurements
+    from experiments.record import measurements
+    from experiments.tracking import tracking_uri
+    from experiments.view import shown
     from reports.trials import measured_beside, render_tested, write_trials
 
     options, search, trials = bench.options, bench.search, bench.study.trials()
     name, seconds = variant(options.overrides), bool(options.minimise)
-    beside = measured_beside(search, options.scale, measurements(bench.tracker.uri, [search.beside.name]))
+    beside = measured_beside(search, options.scale, measurements(bench.records, [search.beside.name]))
     text, written = write_trials(search, trials, bench.space, options.scale, name, options.report_dir, beside, seconds)
     print(f"\n{text}", flush=True)
     best = best_trial(trials)
     if options.confirm and best is not None:
         print(render_tested(search, bench.confirmed(best.point)))
     print(f"\nwritten: {', '.join(str(path) for path in written)}")
-    print(f"runs: mlflow ui --backend-store-uri {shlex.quote(bench.tracker.uri)}")
+    print(f"runs: mlflow ui --backend-store-uri {shlex.quote(shown(tracking_uri(options.out)))}")
     print(f"study: optuna-dashboard {shlex.quote(bench.study.shown)}")
 
 

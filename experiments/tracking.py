@@ -1,4 +1,4 @@
-"""Every run in MLflow: the only file that imports it."""
+"""A store of MLflow, which shows what records say: the only file that imports it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from experiments.browse import ACCURACY, NOTE, VIEW_TAG, experiment_note, view_state
 from experiments.database import TrackingError, check_database, database_of, move_artifacts, patient
-from mae.disk import locked
+from experiments.record import DataUsed, Record, as_curves
+from mae.disk import locked, replacing
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow.entities import Metric, Run
-    from PIL.Image import Image
 
 EXPERIMENT = "masked-autoencoders"
 
@@ -33,7 +32,11 @@ GROUP_TAG, PARENT = "table", "mlflow.parentRunId"
 _TO_KEY = str.maketrans("=+,", ":/ ")
 _FROM_KEY = str.maketrans(":/ ", "=+,")
 
-COLUMNS = ["ablation", "variant", "row", "seed", "scale", "metric", "value", "fingerprint", "run_id"]
+#: Tags of a run that say what it is; all others say where it was computed, and with what.
+RECORD_TAGS = (
+    *("ablation", "row", "seed", "stage", "scale", "fingerprint", "run"),
+    *("paper", "pretraining", "study", "trial", "error"),
+)
 
 
 def table_tag(table: str) -> str:
@@ -48,26 +51,10 @@ def tables_of(tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def tracking_uri(out: Path) -> str:
-    """``MLFLOW_TRACKING_URI`` if it is set, else the SQLite database of ``out``, as an absolute URI."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve() / 'mlflow.db'}"
-
-
-def stored(uri: str) -> bool:
-    """Whether there is a store at ``uri``; of a server it is taken for granted."""
-    path = database_of(uri)
-    return path is None or path.exists()
-
-
-@dataclass(frozen=True)
-class DataUsed:
-    """What a training reads: the name of a data set, a digest of what of it is read, and facts that may be shown."""
-
-    name: str
-    digest: str
-    use: str
-    source: Mapping[str, Any]
-    profile: Mapping[str, Any]
+def tracking_uri(out: Path, own: bool = False) -> str:
+    """``MLFLOW_TRACKING_URI`` if it is set, else (or if asked for) ``out``'s ``own`` SQLite database, absolute."""
+    given = "" if own else os.environ.get("MLFLOW_TRACKING_URI", "")
+    return given or f"sqlite:///{out.resolve() / 'mlflow.db'}"
 
 
 class Tracker:
@@ -83,24 +70,31 @@ class Tracker:
         for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.ERROR)
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        for name, value in (("MAX_RETRIES", "1"), ("TIMEOUT", "10")):  # what is not pushed now is pushed later
+            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
         out.mkdir(parents=True, exist_ok=True)
+        path = database_of(uri)
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
+        location = (out.resolve() / "artifacts").as_uri() if path else None
         try:
             with locked(self._lock):
+                if path is not None and not path.exists():  # it takes seconds, in which nothing may be stopped half way
+                    with replacing(path) as draft:
+                        MlflowClient(f"sqlite:///{draft}").create_experiment(EXPERIMENT, location, kind)
                 self.client = MlflowClient(tracking_uri=uri)
                 found = self.client.get_experiment_by_name(EXPERIMENT)
-                location = (out.resolve() / "artifacts").as_uri() if database_of(uri) else None
                 if found is None:
-                    kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
                     self.experiment = self.client.create_experiment(EXPERIMENT, location, kind)
                 else:
                     self.experiment = found.experiment_id
                     if found.lifecycle_stage == "deleted":  # its runs are there, and no other may have its name
                         self.client.restore_experiment(self.experiment)
                     if location and found.artifact_location != location:
-                        move_artifacts(cast(Path, database_of(uri)), found.artifact_location, location)
+                        move_artifacts(cast(Path, path), found.artifact_location, location)
                 shown = {VIEW_TAG: view_state(), NOTE: experiment_note(self.experiment)}
                 for key, value in shown.items():
                     if found is None or found.tags.get(key) != value:
@@ -121,9 +115,52 @@ class Tracker:
             if not token:
                 return
 
-    def finished(self) -> dict[str, Run]:
-        """Finished runs by fingerprint."""
-        return {run.data.tags["fingerprint"]: run for run in self.runs("attributes.status = 'FINISHED'")}
+    def records(self, known: Collection[str] = ()) -> Iterator[Record]:
+        """The finished runs of the store as records, but for the fingerprints that are ``known``."""
+        for run in self.runs("attributes.status = 'FINISHED'"):
+            shown = (key for key in run.data.tags if not key.startswith("mlflow.") or key.startswith("mlflow.source."))
+            tags = {key: run.data.tags[key] for key in shown}
+            if {"fingerprint", "stage", "seed", "scale"} <= tags.keys() and tags["fingerprint"] not in known:
+                yield self._record(run, tags)
+
+    def _record(self, run: Run, tags: Mapping[str, str]) -> Record:
+        results = {key for key in run.data.metrics if key.startswith(f"{tags['stage']}/")}
+        curves: dict[tuple[int, float], dict[str, float]] = {}
+        for key in run.data.metrics.keys() - results:
+            for metric in self.client.get_metric_history(run.info.run_id, key):
+                curves.setdefault((metric.step, metric.timestamp / 1000), {})[key] = metric.value
+        points = [{"step": step, "time": time, **values} for (step, time), values in sorted(curves.items())]
+        about = {key: value for key, value in tags.items() if not key.startswith(TABLE_TAG)}
+        return Record(
+            fingerprint=tags["fingerprint"],
+            name=run.info.run_name or tags["fingerprint"],
+            stage=tags["stage"],
+            scale=tags["scale"],
+            seed=int(tags["seed"]),
+            tables=tables_of(tags),
+            tags={key: value for key, value in about.items() if key in RECORD_TAGS},
+            parameters=dict(run.data.params),
+            spec=self._spec(run),
+            run_id=tags.get("run", run.info.run_id),
+            started=(run.info.start_time or 0) / 1000,
+            ended=(run.info.end_time or 0) / 1000,
+            results={key: run.data.metrics[key] for key in sorted(results)},
+            environment={key: value for key, value in about.items() if key not in RECORD_TAGS},
+            curves=as_curves(points),
+        )
+
+    def _spec(self, run: Run) -> dict[str, Any]:
+        """The spec that lies among a run's artifacts; empty where it is gone."""
+        import yaml
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with TemporaryDirectory() as folder:
+                path = self.client.download_artifacts(run.info.run_id, "spec.yaml", folder)
+                found: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+                return found
+        except (MlflowException, OSError):
+            return {}
 
     def group(self, table: str, scale: str) -> str:
         """The id of the run that stands for a table at a scale; it is made where there is none, and is never under way.
@@ -155,67 +192,41 @@ class Tracker:
         for path in files:
             self.client.log_artifact(run, str(path))
 
-    def place(self, run: Run, cells: Mapping[str, str]) -> None:
-        """Tag a finished run with the tables it serves (``{table: row}``); it lies under the first, or where it did."""
-        tags = run.data.tags
-        for table, row in cells.items():
-            if tags.get(table_tag(table)) != row:
-                self._tag(run, table_tag(table), row)
-        shown = run.data.metrics.get(f"{tags['stage']}/top1")
-        if shown is not None and ACCURACY not in run.data.metrics:  # an earlier version made it
-            patient(lambda: self.client.log_metric(run.info.run_id, ACCURACY, shown))
-        if PARENT not in tags and cells:
-            self._tag(run, PARENT, self.group(next(iter(cells)), tags["scale"]))
-
-    def displace(self, run: Run, now: Mapping[tuple[str, str, int, str, str], str]) -> None:
-        """Take a run out of cells whose spec has changed since.
-
-        ``now`` holds the fingerprint of each cell, by (table, row, seed, stage, scale).
-        """
-        tags = run.data.tags
-        for table, row in tables_of(tags).items():
-            cell = (table, row, int(tags["seed"]), tags["stage"], tags["scale"])
-            if now.get(cell, tags["fingerprint"]) != tags["fingerprint"]:
-                patient(lambda t=table: self.client.delete_tag(run.info.run_id, table_tag(t)))  # type: ignore[misc]
-                if PARENT in tags and tags[PARENT] == self.group(table, tags["scale"]):
-                    patient(lambda: self.client.delete_tag(run.info.run_id, PARENT))
-
-    def _tag(self, run: Run, key: str, value: str) -> None:
-        patient(lambda: self.client.set_tag(run.info.run_id, key, value))
-
     def open(
-        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], used: DataUsed | None = None
-    ) -> Record:
-        """Start the run of a fingerprint, or take up the one that an earlier attempt left."""
-        earlier = list(self.runs(f"tags.fingerprint = '{tags['fingerprint']}'"))
+        self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any], started: float, used: DataUsed | None
+    ) -> Entry:
+        """Show the run of a fingerprint as under way: the one that the store has, or a new one.
+
+        It lies under the first of its tables.
+        """
         if tables := tables_of(tags):
             tags = {**tags, PARENT: self.group(next(iter(tables)), tags["scale"])}
-        if earlier:
-            run = earlier[0]
-            patient(lambda: self.client.set_terminated(run.info.run_id, "RUNNING"))
-        else:
+        earlier = list(self.runs(f"tags.fingerprint = '{tags['fingerprint']}'"))
+        if not earlier:
             all_tags = {**tags, "mlflow.runName": name}
-            run = patient(lambda: self.client.create_run(self.experiment, tags=all_tags))
-        record = Record(self, run.info.run_id)
-        if earlier:
-            record.tags(tags)  # it may serve more tables by now
-        else:
-            record.parameters(parameters)
+            run = patient(lambda: self.client.create_run(self.experiment, int(started * 1000), all_tags))
+            entry = Entry(self, run.info.run_id)
+            entry.parameters(parameters)
             if used is not None:
-                record.data(used)
-        return record
+                entry.data(used)
+            return entry
+        run = earlier[0]
+        entry = Entry(self, run.info.run_id)
+        entry.close("RUNNING")
+        entry.tags(tags)
+        for key in run.data.tags.keys() - tags.keys():
+            if key.startswith(TABLE_TAG) or key == PARENT:  # a table whose row computes something else by now
+                patient(lambda key=key: self.client.delete_tag(run.info.run_id, key))  # type: ignore[misc]
+        return entry
 
 
 @dataclass
-class Record:
-    """One run while it is being made. Curve points are buffered and written in batches."""
+class Entry:
+    """One run in the store, which is made to show what a record says."""
 
     tracker: Tracker
     run_id: str
-    _buffer: list[Metric] = field(default_factory=list)
     _last_step: int | None = None
-    _sketched: set[int] | None = None
-    _flushed: float = field(default_factory=time.monotonic)
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Short, immutable facts; long values are in the resolved config."""
@@ -228,7 +239,7 @@ class Record:
     def tags(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import RunTag
 
-        found = [RunTag(key, str(value)) for key, value in values.items()]
+        found = [RunTag(key, str(value)[:8000]) for key, value in values.items()]
         patient(lambda: self.tracker.client.log_batch(self.run_id, tags=found))
 
     def data(self, used: DataUsed) -> None:
@@ -240,25 +251,35 @@ class Record:
         given = DatasetInput(found, [InputTag("mlflow.data.context", used.use)])
         patient(lambda: self.tracker.client.log_inputs(self.run_id, [given]))
 
-    def curve(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of each curve. A resumed run passes over points that its earlier attempt has written."""
+    def curves(self, curves: Mapping[str, Sequence[float | None]]) -> None:
+        """Points of curves, as a record holds them; those that the store has stay as they are."""
         from mlflow.entities import Metric
 
         if self._last_step is None:
             history = self.tracker.client.get_metric_history(self.run_id, "loss")
             self._last_step = max((metric.step for metric in history), default=-1)
-        if step <= self._last_step:
-            return
-        now = int(time.time() * 1000)
-        self._buffer += [Metric(key, float(value), now, step) for key, value in values.items()]
-        if time.monotonic() - self._flushed > 10:
-            self.flush()
+        steps, times = curves.get("step", ()), curves.get("time", ())
+        found = [
+            Metric(key, float(value), int(1000 * (time or 0)), int(step or 0))
+            for key, values in curves.items()
+            if key not in ("step", "time")
+            for step, time, value in zip(steps, times, values, strict=True)
+            if value is not None and (step or 0) > self._last_step
+        ]
+        self._metrics(found)
+        self._last_step = max([self._last_step, *(int(step or 0) for step in steps)])
 
-    def flush(self) -> None:
-        for start in range(0, len(self._buffer), 1000):
-            part = self._buffer[start : start + 1000]
+    def results(self, values: Mapping[str, float], ended: float) -> None:
+        """Results by ``<stage>/<name>``."""
+        from mlflow.entities import Metric
+
+        numbers = [*values.items(), *((ACCURACY, n) for key, n in values.items() if key.partition("/")[2] == "top1")]
+        self._metrics([Metric(key, value, int(ended * 1000), 0) for key, value in numbers])
+
+    def _metrics(self, found: Sequence[Metric]) -> None:
+        for start in range(0, len(found), 1000):
+            part = found[start : start + 1000]
             patient(lambda p=part: self.tracker.client.log_batch(self.run_id, metrics=p))  # type: ignore[misc]
-        self._buffer, self._flushed = [], time.monotonic()
 
     def config(self, spec: Mapping[str, Any]) -> None:
         self.tracker.client.log_dict(self.run_id, dict(spec), "spec.yaml")
@@ -266,107 +287,21 @@ class Record:
     def picture(self, path: Path) -> None:
         self.tracker.client.log_artifact(self.run_id, str(path), "reconstructions")
 
-    def sketch(self, step: int, sheet: Image) -> None:
-        """A picture of what it can do after ``step``. A resumed run passes over those that its earlier attempt left."""
-        client = self.tracker.client
-        if self._sketched is None:
-            names = [file.path for file in client.list_artifacts(self.run_id, "images")]
-            self._sketched = {int(name.split("+")[2]) for name in names}
-        if step not in self._sketched:
-            self._sketched.add(step)
-            patient(lambda: client.log_image(self.run_id, sheet, key="reconstructions", step=step))
+    def sketches(self, paths: Mapping[int, Path]) -> None:
+        """Pictures of what it can do, by step; those that the store has stay as they are."""
+        from PIL import Image
+
+        names = [file.path for file in self.tracker.client.list_artifacts(self.run_id, "images")]
+        known = {int(name.split("+")[2]) for name in names}
+        for step in sorted(paths.keys() - known):
+            with Image.open(paths[step]) as sheet:
+                self.tracker.client.log_image(self.run_id, sheet.copy(), key="reconstructions", step=step)
 
     def kept(self, path: Path) -> None:
-        """Log a file that a training leaves besides its results."""
+        """A file that a training leaves besides its results."""
         self.tracker.client.log_artifact(self.run_id, str(path), "kept")
 
-    def finish(self, results: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Write the results (``<stage>/<name>``) and close the run: from here on it counts as finished."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        numbers = [*results.items(), *((ACCURACY, n) for key, n in results.items() if key.partition("/")[2] == "top1")]
-        self._buffer += [Metric(key, float(value), now, 0) for key, value in numbers]
-        self.flush()
-        self.tags(tags)
-        patient(lambda: self.tracker.client.set_terminated(self.run_id, "FINISHED"))
-
-    def fail(self, reason: str) -> None:
-        """Close the run as failed, with the reason; what was logged stays."""
-        self.flush()
-        self.tags({"error": reason[:4000]})
-        patient(lambda: self.tracker.client.set_terminated(self.run_id, "FAILED"))
-
-
-def measurements(uri: str, ablations: Iterable[str] | None = None) -> pd.DataFrame:
-    """Results of finished runs, one line for each table cell they serve; empty when there is no database.
-
-    Columns: ``ablation, variant, row, seed, scale, metric, value, fingerprint, run_id``.
-    """
-    import pandas as pd
-
-    path = database_of(uri)
-    if path is not None and not path.exists():
-        empty: pd.DataFrame = pd.DataFrame(columns=COLUMNS)
-        return empty
-    wanted = None if ablations is None else set(ablations)
-    tracker = Tracker(uri, path.parent if path else Path(gettempdir()) / "mae-tables")
-    lines = []
-    for run in tracker.runs("attributes.status = 'FINISHED'"):
-        tags = run.data.tags
-        for table, row in tables_of(tags).items():
-            ablation, _, variant = table.partition("--")
-            if wanted is not None and ablation not in wanted:
-                continue
-            for metric, value in run.data.metrics.items():
-                if metric.startswith(f"{tags['stage']}/"):
-                    identity = (tags["fingerprint"], run.info.run_id)
-                    lines.append((ablation, variant, row, int(tags["seed"]), tags["scale"], metric, value, *identity))
-    frame: pd.DataFrame = pd.DataFrame(lines, columns=COLUMNS)
-    return frame
-
-
-@dataclass(frozen=True)
-class Behind:
-    """What stands behind a training: facts of it by name, and the points of its loss as (step, loss)."""
-
-    facts: Mapping[str, str]
-    curve: Sequence[tuple[int, float]]
-
-
-def behind(uri: str, run_ids: Sequence[str]) -> dict[str, Behind]:
-    """What stands behind the trainings with these runs, by run; those that the store does not know are left out."""
-    if not run_ids or not stored(uri):
-        return {}
-    path = database_of(uri)
-    tracker = Tracker(uri, path.parent if path else Path(gettempdir()) / "mae-tables")
-    found = {}
-    for start in range(0, len(run_ids), 100):
-        names = ", ".join(f"'{run_id}'" for run_id in run_ids[start : start + 100] if run_id.isalnum())
-        for run in tracker.runs(f"attributes.run_id IN ({names})") if names else ():
-            tags, used = run.data.tags, run.inputs.dataset_inputs if run.inputs else []
-            facts = {key: tags[tag] for key, tag in _BEHIND.items() if tags.get(tag)}
-            if used:
-                facts["data"] = ", ".join(f"{one.dataset.name} {one.dataset.digest}" for one in used)
-            history = tracker.client.get_metric_history(run.info.run_id, "loss")
-            curve = sorted({point.step: point.value for point in history}.items())
-            found[run.info.run_id] = Behind(facts, curve)
-    return found
-
-
-#: What is told of a training, and the tag that holds it.
-_BEHIND = {
-    "commit": "mlflow.source.git.commit",
-    "changed since": "mlflow.source.git.dirty",
-    "torch": "torch",
-    "timm": "timm",
-    "Python": "python",
-    "device": "device_name",
-    "precision": "precision",
-}
-
-
-def results_of(run: Run) -> dict[str, float]:
-    """The results of a finished run: ``<stage>/<name>`` to value."""
-    stage = run.data.tags["stage"]
-    return {key: value for key, value in run.data.metrics.items() if key.startswith(f"{stage}/")}
+    def close(self, status: str, ended: float | None = None) -> None:
+        """Show the run as RUNNING, FINISHED, FAILED or KILLED."""
+        when = None if ended is None else int(ended * 1000)
+        patient(lambda: self.tracker.client.set_terminated(self.run_id, status, when))

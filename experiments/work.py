@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from experiments.browse import NOTE, source_tags, training_note
+from experiments.browse import source_tags
+from experiments.command import status_of
 from experiments.compose import flatten
 from experiments.hardware import fit_of
+from experiments.locks import Held
 from experiments.pictures import save_strips
 from experiments.plan import Job
+from experiments.record import KEPT, PICTURES, SKETCHES, STRIP, DataUsed, Journal, Record, Records
 from experiments.remember import fingerprint
 from experiments.sharing import Sharing
 from experiments.spec import Data
 from experiments.stages.pretraining import SKETCHED
 from experiments.stages.stage import Outcome, Stage
-from experiments.tracking import DataUsed, Tracker, table_tag
 from mae.disk import write_bytes
 from mae.errors import CheckpointError
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Runtime
 from mae.train.machine import environment, matmul_peak, memory_of, peak_memory_gb, reset_peak_memory
 from mae.train.parts import divisors
-from mae.visualise.sheet import noted, save_sheet, sheet_of, strip
+from mae.train.stop import Stop
+from mae.visualise.sheet import noted, save_sheet, strip
 from mae.world import World
-
-#: Told how many FLOPs were just done, and in a few words how it goes.
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Workplace:
 
     On a CPU each job computes with ``threads`` threads, 0 for all cores: numbers repeat exactly for equal threads.
     Where seeds are added until claims are decided, ``planned_seeds`` is the most that a row may get, and is recorded.
-    ``sharing`` says how devices share a training.
+    ``sharing`` says how devices share a training, ``launch`` names the command that all of this is done for.
     """
 
     out: Path
@@ -50,6 +53,7 @@ class Workplace:
     checkpoint_every: float = 20.0
     planned_seeds: int | None = None
     sharing: Sharing = field(default_factory=Sharing)
+    launch: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def cache(self) -> Path:
@@ -58,15 +62,11 @@ class Workplace:
 
     def checkpoints(self, job: Job) -> Checkpoints:
         """The checkpoints of a job under way."""
-        return Checkpoints(self.out / "checkpoints" / job.fingerprint, self.checkpoint_every)
+        return checkpoints_of(job, self.out, self.checkpoint_every)
 
     def weights(self, fingerprint: str) -> Checkpoints:
         """The weights that a finished training leaves to those that start from it."""
         return Checkpoints(self.out / "weights" / fingerprint)
-
-    def pictures(self, job: Job) -> Path:
-        """Where the pictures of a job go, and what else is looked at."""
-        return self.out / "pictures" / job.fingerprint
 
 
 class Others(Protocol):
@@ -81,68 +81,115 @@ class Others(Protocol):
         ...
 
 
-def run_job(job: Job, tracker: Tracker, place: Workplace, progress: Progress, others: Others | None = None) -> None:
-    """Train or evaluate, and record the result; an earlier attempt is taken up where its last checkpoint left it.
+class Lost(Exception):
+    """Another process has taken a job over, because this one was taken for dead."""
 
-    The processes of ``others`` do their share.
+
+def run_job(
+    job: Job, records: Records, place: Workplace, stop: Stop, held: Held, others: Others | None = None
+) -> Record | None:
+    """Train or evaluate, and write the record; an earlier attempt is taken up where its last checkpoint left it.
+
+    The processes of ``others`` do their share. A training that fails says so in its files, and gives None. It leaves by
+    KeyboardInterrupt when it is asked to ``stop``, and by Lost when its lock is no longer ``held``.
     """
-    spec, stage, facts = job.spec, job.made(), job.facts
+    stage = job.made()
+    journal = Journal(records.of(job.fingerprint), _begun(job, stage, place))
+    try:
+        return _recorded(job, stage, journal, place, stop, held, others)
+    except Lost:
+        raise
+    except Exception as error:
+        if stop.asked:  # the same signal ends the processes that a training reads with
+            raise KeyboardInterrupt from error
+        reason = error if others is None else others.reason(error)
+        words = traceback.format_exc() if status_of(reason) is None else str(reason)
+        kind = type(reason).__name__
+        sentence = " ".join(str(reason).split())
+        records.fail(job.fingerprint, kind, sentence if status_of(reason) is not None else f"{kind}: {sentence}", words)
+        return None
+
+
+def _recorded(
+    job: Job, stage: Stage, journal: Journal, place: Workplace, stop: Stop, held: Held, others: Others | None
+) -> Record:
+    spec, facts = job.spec, job.facts
     peak = matmul_peak(place.device, spec.precision)  # before the training takes the device's memory
-    record = tracker.open(job.name, {**_tags(job), **source_tags()}, _parameters(job, stage), _used(stage))
-    record.config(spec.tree)
-    spent = 0.0
+    done = 0
 
     def advance(count: int) -> None:
-        nonlocal spent
-        spent += facts.flops * count / facts.steps
-        progress(facts.flops * count / facts.steps, "")
+        nonlocal done
+        done += count
+        if held.lost():
+            raise Lost(f"{job.name} was taken over by another worker, since this one was not heard of")
 
     def observe(step: int, values: dict[str, float]) -> None:
-        speed = values["samples_per_second"]
-        progress(0.0, f"loss {values['loss']:.4f}, {speed:.0f} samples/s")
         if facts.sample_flops:
-            values = {**values, "utilisation": facts.sample_flops * speed / peak}
-        record.curve(step, values)
+            values = {**values, "utilisation": facts.sample_flops * values["samples_per_second"] / peak}
+        journal.point(step, done / facts.steps, values)
 
     def sketch(step: int, pictures: Mapping[str, torch.Tensor], note: str) -> None:
-        record.sketch(step, sheet_of(_columns(pictures, spec.data, note), notes=_notes(note)))
-
-    checkpoints = place.checkpoints(job)
+        path = journal.folder / SKETCHES / f"{step}.png"
+        save_sheet(_columns(pictures, spec.data, note), path, notes=_notes(note))
 
     def keep(name: str, content: bytes) -> None:
-        path = place.pictures(job) / name
-        write_bytes(path, content)
-        record.kept(path)
+        write_bytes(journal.folder / KEPT / name, content)
 
-    runtime = replace(_runtime(job, place), observe=observe, advance=advance, sketch=sketch, keep=keep)
+    checkpoints = place.checkpoints(job)
+    runtime = _runtime(job, place)
+    runtime = replace(runtime, observe=observe, advance=advance, sketch=sketch, keep=keep, stop=stop)
     resumed = checkpoints.index.exists()
-    started = time.time()
+    started = time.monotonic()
     reset_peak_memory(place.device)
-    try:
-        if others is not None:
-            runtime = replace(runtime, world=others.begin(job, place))
-        outcome = _outcome(job, place, runtime)
-    except Exception as error:
-        reason = error if others is None else others.reason(error)
-        record.fail(f"{type(reason).__name__}: {reason}")
-        raise reason from (None if reason is error else error)
+    if others is not None:
+        runtime = replace(runtime, world=others.begin(job, place))
+    outcome = _outcome(job, place, runtime)
     if job.leaves_weights and outcome.tensors is not None:
         place.weights(job.fingerprint).save(outcome.tensors, {"step": facts.steps, "spec": spec.tree})
     if outcome.pictures:
-        columns, path = _columns(outcome.pictures, spec.data, outcome.note), place.pictures(job) / "reconstructions.png"
-        record.picture(save_sheet(columns, path, notes=_notes(outcome.note)))
-        save_strips(outcome.pictures, spec.data, outcome.note, place.pictures(job) / "strip.png")
+        columns, notes = _columns(outcome.pictures, spec.data, outcome.note), _notes(outcome.note)
+        save_sheet(columns, journal.folder / PICTURES, notes=notes)
+        save_strips(outcome.pictures, spec.data, outcome.note, journal.folder / STRIP)
         sketch(facts.steps, {name: clips[:SKETCHED] for name, clips in outcome.pictures.items()}, outcome.note)
-    results = {**outcome.results, "wall_seconds": time.time() - started}
+    results = {**outcome.results, "wall_seconds": time.monotonic() - started}
     if not resumed:
         results["gflops_per_second"] = facts.flops / 1e9 / results["wall_seconds"]
     if place.planned_seeds:
         results["planned_seeds"] = place.planned_seeds
     results["peak_memory_gb"] = peak_memory_gb(place.device)
-    environs = {**environment(place.device), **_software(), "precision": spec.precision}
-    record.finish({f"{job.stage}/{key}": value for key, value in results.items()}, environs)
+    environs = {**environment(place.device), **_software(), **source_tags(), "precision": spec.precision}
+    advance(0)
+    record = journal.finish({f"{job.stage}/{key}": value for key, value in results.items()}, environs)
     checkpoints.clear()
-    progress(facts.flops - spent, "")
+    return record
+
+
+def _begun(job: Job, stage: Stage, place: Workplace) -> Record:
+    cell = job.cells[0]
+    return Record(
+        fingerprint=job.fingerprint,
+        name=job.name,
+        stage=job.stage,
+        scale=job.spec.scale,
+        seed=job.spec.seed,
+        tables={cell.table: cell.row for cell in job.shown},
+        tags={
+            "ablation": cell.table.partition("--")[0],
+            "paper": cell.paper,
+            "row": cell.row,
+            "pretraining": job.needs or "none",
+        },
+        parameters=_parameters(job, stage),
+        spec=job.spec.tree,
+        launch=place.launch,
+        data=asdict(_used(stage)),
+    )
+
+
+def checkpoints_of(job: Job, out: Path, every: float = 20.0) -> Checkpoints:
+    """The checkpoints of a job under way."""
+    computed = json.loads(json.dumps(job.made().identity()))
+    return Checkpoints(out / "checkpoints" / job.fingerprint, every, computed)
 
 
 def share_job(job: Job, place: Workplace, world: World) -> None:
@@ -215,24 +262,6 @@ def _columns(pictures: Mapping[str, torch.Tensor], data: Data, note: str) -> dic
 
 def _notes(note: str) -> Sequence[str]:
     return (f"* {note}",) if note else ()
-
-
-def _tags(job: Job) -> dict[str, str]:
-    cell = job.cells[0]
-    return {
-        "ablation": cell.table.partition("--")[0],
-        "paper": cell.paper,
-        "row": cell.row,
-        "seed": str(job.spec.seed),
-        "stage": job.stage,
-        "scale": job.spec.scale,
-        "fingerprint": job.fingerprint,
-        "pretraining": job.needs or "none",
-        NOTE: training_note(
-            cell.table, cell.row, job.spec.seed, job.spec.scale, list(dict.fromkeys(c.table for c in job.cells))
-        ),
-        **{table_tag(cell.table): cell.row for cell in job.shown},
-    }
 
 
 def _used(stage: Stage) -> DataUsed:

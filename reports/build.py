@@ -35,7 +35,8 @@ import pandas as pd  # noqa: E402
 from experiments.ablation import SCALES, Ablation, ablation_names, load_ablation  # noqa: E402
 from experiments.command import answer, home  # noqa: E402
 from experiments.options import option, read  # noqa: E402
-from experiments.tracking import measurements, tracking_uri  # noqa: E402
+from experiments.record import Records, measurements  # noqa: E402
+from experiments.view import records_of  # noqa: E402
 from reports.classes import write_classes  # noqa: E402
 from reports.collect import EVIDENCE, collect, save_evidence, stem, variants_in  # noqa: E402
 from reports.files import write_atomically  # noqa: E402
@@ -87,7 +88,7 @@ def build(
                 written += write_figure(ablation, frame, report_dir / "figures", variant)
             if out is not None:
                 shown = read_table(report_dir / "tables" / f"{stem(name, variant)}{SHOWN}.csv")
-                written += gather(shown, out, report_dir)
+                written += gather(shown, Records(out), report_dir)
     given = {ablation.name: ablation for ablation in ablations}
     known = [given[name] if name in given else load_ablation(name) for name in ablation_names()]
     own = [ablation for ablation in ablations if ablation.name not in ablation_names()]
@@ -125,7 +126,7 @@ def run(options: Options) -> int:
         return _quotes(options)
     ablations = [load_ablation(name) for name in options.ablation]
     try:
-        local = measurements(tracking_uri(options.out), [ablation.name for ablation in ablations])
+        local = measurements(records_of(options.out), [ablation.name for ablation in ablations])
         merged = collect(EVIDENCE, local)
         merged = merged[merged["scale"].isin(options.scale)] if options.scale else merged
         saved = save_evidence(local, EVIDENCE) if options.save_results else []

@@ -47,7 +47,7 @@ def tidy(rows: Iterable[Sequence[object]] = ()) -> pd.DataFrame:
 def validate(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """Return `frame` with exactly `COLUMNS`, typed; ValueError if it is not a frame of finite measurements.
 
-    `source` names the origin in the message: a file, a tracking database.
+    `source` names the origin in the message: a file, the runs of a folder.
     """
     missing = [name for name in COLUMNS if name not in frame.columns]
     if missing:
@@ -92,7 +92,7 @@ def merge(committed: pd.DataFrame, local: pd.DataFrame) -> pd.DataFrame:
 
 def collect(evidence: Path, local: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the measurements of the folder `evidence`, superseded by `local`, those of this machine."""
-    runs = tidy() if local is None or local.empty else validate(local, "the tracking database")
+    runs = tidy() if local is None or local.empty else validate(local, "the runs here")
     return merge(read_evidence(evidence), runs)
 
 

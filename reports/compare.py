@@ -2,7 +2,7 @@
 
 Usage: python reports/compare.py A B [ablation=NAME[,NAME]] [scale=NAME]
 
-  A, B      each a folder of results (CSV files as in reports/results), an output folder of runs (with mlflow.db), a
+  A, B      each a folder of results (CSV files as in reports/results), an output folder of runs (with runs/), a
             commit (its reports/results), or a scale of the committed results
   ablation  the ablations to compare (default: all that both have)
   scale     the scale to compare (default: all that both have); not where A and B are scales
@@ -32,7 +32,8 @@ import pandas as pd  # noqa: E402
 from experiments.ablation import SCALES, SpecError, ablation_names, load_ablation  # noqa: E402
 from experiments.command import answer  # noqa: E402
 from experiments.options import option, read  # noqa: E402
-from experiments.tracking import measurements, tracking_uri  # noqa: E402
+from experiments.record import measurements  # noqa: E402
+from experiments.view import records_of  # noqa: E402
 from reports.collect import EVIDENCE, collect, read_evidence, variants_in  # noqa: E402
 from reports.render.phrases import measured_text  # noqa: E402
 from reports.verdicts.cells import LEVEL, cells, summarise  # noqa: E402
@@ -125,8 +126,8 @@ def render(found: pd.DataFrame) -> str:
 def results(word: str) -> pd.DataFrame:
     """Return the measurements that `word` names: a folder of results or of runs, a scale, or a commit."""
     folder = Path(word).expanduser()
-    if (folder / "mlflow.db").exists():
-        return collect(folder / "nothing committed", measurements(tracking_uri(folder)))
+    if (folder / "runs").exists() or (folder / "mlflow.db").exists():
+        return collect(folder / "nothing committed", measurements(records_of(folder)))
     if folder.is_dir():
         return read_evidence(folder)
     if word in SCALES:

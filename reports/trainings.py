@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from experiments.tracking import behind, tracking_uri
+from experiments.record import STRIP as PICTURE
+from experiments.record import Record, Records
 from reports.files import write_atomically
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
 SHOWN_COLUMNS = ("scale", "row", "stage", "seed", "training", "run")
 FOLDER = "trainings"
+#: What is told of a training, and its name in a record's environment.
+_FACTS = {
+    "commit": "mlflow.source.git.commit",
+    "changed since": "mlflow.source.git.dirty",
+    "torch": "torch",
+    "timm": "timm",
+    "Python": "python",
+    "device": "device_name",
+    "precision": "precision",
+}
 #: Points of a curve that are kept.
 _POINTS = 50
 
@@ -62,25 +73,38 @@ def shown(ablation: Ablation, frame: pd.DataFrame, scale: str, variant: str = ""
     return found
 
 
-def gather(lines: pd.DataFrame, out: Path, report_dir: Path) -> list[Path]:
-    """Keep in `report_dir` what runs of the folder `out` tell of trainings that are not kept yet; return the files."""
+def gather(lines: pd.DataFrame, records: Records, report_dir: Path) -> list[Path]:
+    """Keep in `report_dir` what `records` tell of trainings that are not kept yet; return the files."""
     folder = report_dir / FOLDER
-    wanted = {
-        str(line.run): str(line.training)
-        for line in lines.itertuples()
-        if line.run and str(line.training).isalnum() and not (folder / f"{line.training}.json").exists()
-    }
+    names = dict.fromkeys(name for name in lines["training"].astype(str) if name.isalnum())
     written = []
-    for run, found in behind(tracking_uri(out), list(wanted)).items():
-        name = wanted[run]
-        text = json.dumps({"facts": dict(found.facts), "curve": _thinned(found.curve)}, ensure_ascii=False)
+    for name in names:
+        record = None if (folder / f"{name}.json").exists() else records.get(name)
+        if record is None:
+            continue
+        text = json.dumps({"facts": _facts(record), "curve": _thinned(_losses(record))}, ensure_ascii=False)
         for end in (".png", ".webp"):
-            strip = out / "pictures" / name / f"strip{end}"
+            strip = (records.of(name) / PICTURE).with_suffix(end)
             if strip.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 written.append(Path(shutil.copyfile(strip, folder / f"{name}{end}")))
         written.append(write_atomically(folder / f"{name}.json", text + "\n"))
     return written
+
+
+def _facts(record: Record) -> dict[str, str]:
+    """What is told of a training: the commit, versions, the device, and the data with a digest."""
+    facts = {key: record.environment[name] for key, name in _FACTS.items() if record.environment.get(name)}
+    data = {"data": f"{record.data['name']} {record.data['digest']}"} if record.data else {}
+    return {**facts, **data}
+
+
+def _losses(record: Record) -> list[tuple[int, float]]:
+    """The points of its loss as (step, loss)."""
+    steps, losses = (record.curves.get(name, ()) for name in ("step", "loss"))
+    return [
+        (int(step), loss) for step, loss in zip(steps, losses, strict=False) if step is not None and loss is not None
+    ]
 
 
 def training(report_dir: Path, name: str) -> Training:

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from experiments.tracking import Tracker
+from experiments.record import Record, Records
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -20,12 +20,15 @@ def _quiet_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn to nowhere, the kernel's files go to a folder of its own, and it finds no runs."""
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
 
 
-def execute(name: str) -> str:
-    """Run a notebook from the root of the repository; return what its cells print, warnings left out."""
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+def execute(name: str, out: Path | None = None) -> str:
+    """Run a notebook from the root of the repository, on the runs of ``out``; return what its cells print."""
+    text = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+    if out is not None:
+        text = text.replace('EVIDENCE.parents[1] / \\"outputs\\"', f'EVIDENCE.parents[1] / \\"{out}\\"')
+        assert str(out) in text
+    notebook = nbformat.reads(text, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
@@ -43,19 +46,16 @@ def test_masks_and_targets_runs() -> None:
     assert "4 pictures, 64 patches of 48 values each" in execute("masks_and_targets")
 
 
-def test_read_the_tables_runs_where_nothing_was_run() -> None:
-    assert execute("read_the_tables").startswith("0 measurements of this machine")
+def test_read_the_tables_runs_where_nothing_was_run(tmp_path: Path) -> None:
+    assert execute("read_the_tables", tmp_path / "nowhere").startswith("0 measurements of this machine")
 
 
-def test_read_the_tables_shows_runs_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    tracker = Tracker(uri, tmp_path)
+def test_read_the_tables_shows_runs_of_this_machine(tmp_path: Path) -> None:
     for row, top1 in (("1", 40.0), ("8", 45.25)):
-        placed = {"stage": "finetune", "seed": "0", "scale": "smoke", "fingerprint": f"f{row}"}
-        record = tracker.open(row, {**placed, "table.decoder_depth": row}, {})
-        record.finish({"finetune/top1": top1}, {})
-    printed = execute("read_the_tables")
+        facts = (f"f{row}", row, "finetune", "smoke", 0, {"decoder_depth": row})
+        results = {"finetune/top1": top1}
+        Records(tmp_path).write(Record(*facts, tags={}, parameters={}, spec={}, ended=1.0, results=results))
+    printed = execute("read_the_tables", tmp_path)
     assert printed.startswith("2 measurements of this machine")
     assert "smoke 45.25" in printed
 

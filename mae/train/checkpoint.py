@@ -28,15 +28,33 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+class OtherTraining(CheckpointError):
+    """A checkpoint is of another training than the one that would go on from it."""
+
+
+def _differences(there: Any, here: Any, key: str = "") -> list[str]:
+    """What differs between two nested mappings, by key, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = dict.fromkeys([*there, *here])
+        return [
+            word
+            for name in keys
+            for word in _differences(there.get(name), here.get(name), f"{key}.{name}" if key else str(name))
+        ]
+    return [] if there == here else [f"{key} is {there} there and {here} here"]
+
+
 @dataclass
 class Checkpoints:
     """The checkpoints of one training: ``checkpoint.json`` names the one good tensor file beside it.
 
     ``every`` is the least time between two checkpoints in seconds. A new one is complete before the old one goes.
+    ``of`` is what the training computes, as JSON holds it: a checkpoint of another one is refused.
     """
 
     folder: Path
     every: float = 30.0
+    of: Mapping[str, Any] | None = None
     _last: float = field(default_factory=time.monotonic)
 
     @property
@@ -53,7 +71,7 @@ class Checkpoints:
         try:
             with replacing(path) as draft:
                 save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft)
-            index = {"file": path.name, "digest": _digest(path), "state": dict(state)}
+            index = {"file": path.name, "digest": _digest(path), "state": dict(state), "of": self.of}
             write_text(self.index, json.dumps(index))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
@@ -79,13 +97,17 @@ class Checkpoints:
                 return self._read(index, device)
             except (OSError, KeyError, TypeError, ValueError, SafetensorError, CheckpointError) as error:
                 if self.index.exists() and self.index.read_bytes() == index:
+                    what = "wrong" if isinstance(error, OtherTraining) else "damaged"
                     raise CheckpointError(
-                        f"damaged checkpoint in {self.folder}: {error}; delete that folder to train this run again "
+                        f"{what} checkpoint in {self.folder}: {error}; delete that folder to train this run again "
                         f"from its beginning (no other run is touched)"
                     ) from error
 
     def _read(self, index: bytes, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
         stated = json.loads(index)
+        other = stated.get("of")
+        if self.of is not None and other is not None and (found := _differences(other, dict(self.of))):
+            raise OtherTraining(f"it is of another training ({'; '.join(found[:5])})")
         path = self.folder / stated["file"]
         if _digest(path) != stated["digest"]:
             raise CheckpointError(f"{path.name} does not have the digest that {self.index.name} states")

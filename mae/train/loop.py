@@ -24,6 +24,7 @@ from mae.train.compiling import AUTO, Compiling
 from mae.train.distributed import shared
 from mae.train.optim import Recipe
 from mae.train.parts import Objective, Parts
+from mae.train.stop import Stop
 from mae.world import ALONE, World
 
 #: Called after each logged stretch of steps with (step, values): ``loss``, ``lr``, ``samples_per_second``, and
@@ -33,8 +34,8 @@ Observer = Callable[[int, dict[str, float]], None]
 #: Called while a method trains with (step, pictures by name ``(B, C, T, H, W)``, the note on them).
 Sketcher = Callable[[int, Mapping[str, Tensor], str], None]
 
-#: Before the names of averaged weights in a checkpoint.
-AVERAGE = "average."
+#: Before the names of averaged weights in a checkpoint, and the losses since the last logged step.
+AVERAGE, LOSSES = "average.", "losses"
 
 
 @dataclass
@@ -47,6 +48,8 @@ class Runtime:
     the first one observes and writes. ``micro_batch`` items go forward and backward at a time on each device, None for
     as many as fit. ``sharding`` is ``ddp`` or ``fsdp``; ``recompute`` keeps no activations inside the blocks of
     transformers. ``compile`` is one of ``mae.train.compiling.CHOICES``, and is off where a model is sharded.
+    ``stop`` is how one asks from outside for a checkpoint and an end: after the step under way, on several devices
+    after the logged stretch under way.
     """
 
     seed: int
@@ -63,6 +66,7 @@ class Runtime:
     sharding: str = "ddp"
     recompute: bool = False
     compile: str = AUTO
+    stop: Stop = field(default_factory=Stop)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -131,10 +135,11 @@ def fit(
     it may have other devices or parts, and the numbers are then the same to rounding.
     Raises NotFinite on a loss that is not finite, CheckpointError when a checkpoint is damaged or cannot be written,
     NotDivisible when a batch cannot be shared out as asked, TooLarge when a step does not fit into memory,
-    CannotCompile when blocks cannot be compiled as asked.
+    CannotCompile when blocks cannot be compiled as asked, KeyboardInterrupt when it was asked to stop.
     """
     steps, device, world = recipe.steps(len(source)), runtime.device, runtime.world
     start, seconds = 0, 0.0
+    losses: list[Tensor] = []
     if recipe.batch_size > len(source):
         raise DataError(f"batch_size={recipe.batch_size} is more than the {len(source)} samples there are; lower it")
     if runtime.checkpoints and (found := runtime.checkpoints.load(device)):
@@ -145,7 +150,8 @@ def fit(
                 {name.removeprefix(AVERAGE): t for name, t in tensors.items() if name.startswith(AVERAGE)}
             )
         start, seconds = state["step"], state["seconds"]
-        runtime.advance(start)
+        losses = [loss * (world.rank == 0) for loss in tensors.get(LOSSES, ())]  # they are summed over processes
+        runtime.advance(start - len(losses))
     model.train()
     recompute(model, runtime.recompute)
     trained = shared(model, objective.loss, optimizer, world, runtime.sharding, average)
@@ -154,37 +160,52 @@ def fit(
     draws = Draws(device)
     asked, read = tee(order(len(source), recipe.batch_size, runtime.seed, start, steps))
     batches = Waited(reading(source, parts.needed).batches(read, device))
-    losses: list[Tensor] = []
     mean, clock, seen = math.nan, time.perf_counter(), 0
-    for step, (batch, ids) in enumerate(zip(batches, asked, strict=True), start):
-        lr = recipe.lr(step, len(source))
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
-        backward = partial(parts.backward, batch, ids, seed_of(runtime.seed, "step", step), draws)
-        losses.append(compiling.run(backward))
-        trained.reduce()
-        optimizer.step()
+
+    def save(done: int) -> None:
+        tensors = trained.packed()
         if average is not None:
-            average.update(model)
-        done = step + 1
-        after_step(trained.model, done / steps)
-        compiling.end()
-        seen += len(batch.labels)
-        if done % runtime.log_every == 0 or done == steps:
-            mean = _finite_mean(world.sum(torch.stack(losses)), done, recipe.batch_size, runtime)
-            spent = time.perf_counter() - clock
-            speed = {"samples_per_second": seen * world.size / spent, "data_share": batches.seconds / spent}
-            runtime.observe(done, {"loss": mean, "lr": lr, **speed})
-            runtime.advance(len(losses))
-            seconds += spent
-            losses, seen, batches.seconds = [], 0, 0.0
-            if runtime.checkpoints and done < steps and world.says_first(runtime.checkpoints.due()):
-                tensors = trained.packed()
-                if average is not None:
-                    tensors |= {AVERAGE + name: tensor for name, tensor in average.module.state_dict().items()}
-                if world.rank == 0:
-                    runtime.checkpoints.save(tensors, {"step": done, "seconds": seconds})
-            clock = time.perf_counter()
+            tensors |= {AVERAGE + name: tensor for name, tensor in average.module.state_dict().items()}
+        if losses:
+            tensors[LOSSES] = torch.stack(losses)
+        if runtime.checkpoints and world.rank == 0:
+            runtime.checkpoints.save(tensors, {"step": done, "seconds": seconds})
+
+    with runtime.stop.heeded():
+        for step, (batch, ids) in enumerate(zip(batches, asked, strict=True), start):
+            lr = recipe.lr(step, len(source))
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group["lr_scale"]
+            backward = partial(parts.backward, batch, ids, seed_of(runtime.seed, "step", step), draws)
+            losses.append(compiling.run(backward))
+            trained.reduce()
+            optimizer.step()
+            if average is not None:
+                average.update(model)
+            done = step + 1
+            after_step(trained.model, done / steps)
+            compiling.end()
+            seen += len(batch.labels)
+            logged = done % runtime.log_every == 0 or done == steps
+            if logged:
+                mean = _finite_mean(world.sum(torch.stack(losses)), done, recipe.batch_size, runtime)
+                spent = time.perf_counter() - clock
+                speed = {"samples_per_second": seen * world.size / spent, "data_share": batches.seconds / spent}
+                runtime.observe(done, {"loss": mean, "lr": lr, **speed})
+                runtime.advance(len(losses))
+                seconds += spent
+                losses, seen, batches.seconds = [], 0, 0.0
+            # several processes look at the same step, which is where they wait for each other anyway
+            if (logged or world.size == 1) and done < steps and world.says_first(runtime.stop.asked):
+                if losses:  # a stretch is under way, and what it has come to must be sound
+                    _finite_mean(torch.stack(losses), done, recipe.batch_size, runtime)
+                    seconds += time.perf_counter() - clock
+                save(done)
+                raise KeyboardInterrupt
+            if logged:
+                if runtime.checkpoints and done < steps and world.says_first(runtime.checkpoints.due()):
+                    save(done)
+                clock = time.perf_counter()
     trained.finish()
     compiling.finish()
     model.eval()

@@ -15,20 +15,12 @@ from experiments.ablation import load_ablation
 from experiments.options import read
 from experiments.pictures import save_strips
 from experiments.plan import plan
+from experiments.record import Record, Records, measurements
 from experiments.run import Options
 from experiments.spec import spec_of
 from experiments.stages.pretraining import SKETCHED
-from experiments.tracking import (
-    EXPERIMENT,
-    PARENT,
-    Behind,
-    DataUsed,
-    Tracker,
-    behind,
-    measurements,
-    table_tag,
-    tracking_uri,
-)
+from experiments.tracking import EXPERIMENT, PARENT, Tracker, table_tag, tracking_uri
+from experiments.view import View
 from mae.train.loop import Runtime
 
 FACTS = {"seed": "0", "stage": "finetune", "scale": "smoke"}
@@ -36,9 +28,10 @@ FACTS = {"seed": "0", "stage": "finetune", "scale": "smoke"}
 
 def open_run(tracker: Tracker, fingerprint: str, tables: dict[str, str]) -> str:
     placed = {table_tag(table): row for table, row in tables.items()}
-    record = tracker.open(fingerprint, {**FACTS, **placed, "fingerprint": fingerprint}, {})
-    record.finish({"finetune/top1": 50.0}, {})
-    return record.run_id
+    entry = tracker.open(fingerprint, {**FACTS, **placed, "fingerprint": fingerprint}, {}, 0.0, None)
+    entry.results({"finetune/top1": 50.0}, 1.0)
+    entry.close("FINISHED", 1.0)
+    return entry.run_id
 
 
 def test_a_shared_training_lies_under_the_table_that_asked_first_and_carries_all(out: Path) -> None:
@@ -59,22 +52,31 @@ def test_runs_of_tables_are_no_trainings_and_measure_nothing(out: Path) -> None:
     tracker = Tracker(tracking_uri(out), out)
     open_run(tracker, "a", {"decoder_depth": "8"})
     tracker.describe("decoder_depth", "smoke", {}, {"best/finetune/top1": 99.0})
-    assert set(tracker.finished()) == {"a"}
-    assert measurements(tracking_uri(out))["value"].tolist() == [50.0]
+    assert View(Records(out), tracking_uri(out)).take_in() == 1
+    assert measurements(Records(out))["value"].tolist() == [50.0]
     assert tracker.client.get_run(tracker.group("decoder_depth", "smoke")).info.status == "FINISHED"
 
 
 def test_runs_of_earlier_versions_come_under_a_table_and_out_of_one_that_changed(out: Path) -> None:
     tracker = Tracker(tracking_uri(out), out)
-    record = tracker.open("a", {**FACTS, "fingerprint": "a"}, {})  # without a table
-    tracker.client.log_metric(record.run_id, "finetune/top1", 50.0)
-    run = record.run_id
-    tracker.place(tracker.client.get_run(run), {"decoder_depth": "8"})
+    run = open_run(tracker, "a", {"decoder_depth": "8"})
+    tracker.client.delete_tag(run, PARENT)
+    open_run(tracker, "a", {"decoder_depth": "8"})
     placed = tracker.client.get_run(run)
     assert placed.data.tags[PARENT] == tracker.group("decoder_depth", "smoke")
-    assert placed.data.metrics["accuracy"] == 50.0
-    tracker.displace(placed, {("decoder_depth", "8", 0, "finetune", "smoke"): "another"})
+    open_run(tracker, "a", {})
     assert PARENT not in tracker.client.get_run(run).data.tags
+
+
+def test_a_table_tells_again_only_what_is_new(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr(Tracker, "describe", lambda self, table, scale, tags, numbers, files: told.append(numbers))
+    for number in (1.0, 1.0, 2.0):
+        view = View(Records(out), tracking_uri(out))
+        with view.kept_up():
+            view.describe("decoder_depth", "smoke", {"verdicts": "-"}, {"best": number}, ())
+    assert told == [{"best": 1.0}, {"best": 2.0}]
+    assert view.experiment == view.tracker.experiment
 
 
 def test_the_view_of_the_link_is_one_that_the_installed_ui_reads(out: Path) -> None:
@@ -123,21 +125,6 @@ def test_pictures_are_drawn_after_doubling_epochs_and_change_no_number(tmp_path:
     assert all(torch.equal(tensor, found[1].tensors[name]) for name, tensor in found[0].tensors.items())
 
 
-def test_what_stands_behind_a_run_is_read_back(out: Path) -> None:
-    tracker = Tracker(tracking_uri(out), out)
-    tags = {**FACTS, "fingerprint": "a", "torch": "2.14", "mlflow.source.git.commit": "c0ffee"}
-    used = DataUsed("digits", "63af", "train", {}, {})
-    record = tracker.open("a", tags, {}, used)
-    for step in (2, 4):
-        record.curve(step, {"loss": 1 / step, "lr": 0.1})
-    record.finish({"finetune/top1": 50.0}, {})
-    found = behind(tracking_uri(out), [record.run_id, "f" * 32, "no run's id"])
-    assert found == {
-        record.run_id: Behind({"commit": "c0ffee", "torch": "2.14", "data": "digits 63af"}, [(2, 0.5), (4, 0.25)])
-    }
-    assert behind(tracking_uri(out / "nowhere"), ["a"]) == {}
-
-
 def test_strips_show_samples_below_one_another_and_clips_frame_by_frame(tmp_path: Path) -> None:
     from PIL import Image
 
@@ -165,11 +152,14 @@ def test_strips_show_samples_below_one_another_and_clips_frame_by_frame(tmp_path
 def test_a_run_that_is_taken_up_again_keeps_each_picture_once(out: Path) -> None:
     from PIL import Image
 
-    tracker = Tracker(tracking_uri(out), out)
-    tags = {**FACTS, "fingerprint": "a"}
+    records, view = Records(out), View(Records(out), tracking_uri(out))
     for steps in ((2, 4), (4, 8)):
-        record = tracker.open("a", tags, {})
         for step in steps:
-            record.sketch(step, Image.new("RGB", (8, 8)))
-    names = [file.path for file in tracker.client.list_artifacts(record.run_id, "images")]
+            path = records.of("a") / "sketches" / f"{step}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(path)
+        records.write(Record("a", "a", "finetune", "smoke", 0, {}, {}, {}, {}, ended=1.0 * len(steps)))
+        view.push()
+    (run,) = view.tracker.runs("")
+    names = [file.path for file in view.tracker.client.list_artifacts(run.info.run_id, "images")]
     assert sorted(int(name.split("+")[2]) for name in names if name.endswith(".png")) == [2, 4, 8]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from experiments.ablation import load_ablation
+from experiments.record import Records, measurements
 from experiments.run import main
 from experiments.spec import spec_of
 from experiments.stages.pretraining import Pretraining
-from experiments.tracking import measurements, tracking_uri
 from tests.experiments.test_run import kill_at
 
 TABLE = """
@@ -43,7 +43,7 @@ def test_dino_without_centring_is_named_under_its_table(
     run(path, out)
     said = capsys.readouterr().out
     assert "Pre-training collapsed, so that all samples got nearly the same features: not centred (1 seeds)." in said
-    found = measurements(tracking_uri(out)).set_index(["metric", "row"])["value"]
+    found = measurements(Records(out)).set_index(["metric", "row"])["value"]
     assert found["pretrain/feature_std", "centred"] > 10 * found["pretrain/feature_std", "not centred"]
     assert found["pretrain/feature_rank", "centred"] > 1
 
@@ -60,7 +60,7 @@ def test_a_killed_teacher_with_small_crops_goes_on_to_the_same_numbers(
     kill_at(out, [f"ablation={path}", "scale=smoke", "precision=fp32"], "pretrain")
     run(path, out)
     names = ["pretrain/loss", "pretrain/feature_std", "pretrain/feature_rank"]
-    expected, found = (measurements(tracking_uri(o)).set_index("metric")["value"][names] for o in (other, out))
+    expected, found = (measurements(Records(o)).set_index("metric")["value"][names] for o in (other, out))
     assert found.equals(expected)
 
 

@@ -14,6 +14,7 @@ import torch
 from experiments.ablation import SpecError, load_ablation
 from experiments.crew import Place, Sharing, check_sharing, crew
 from experiments.plan import plan
+from experiments.record import Records
 from experiments.run import main, parse
 from experiments.work import Workplace, share_job
 from mae.errors import DataError, RankLost
@@ -124,12 +125,9 @@ def test_devices_that_torchrun_did_not_start_are_refused(monkeypatch: pytest.Mon
 
 
 def metrics(out: Path) -> dict[str, float]:
-    from experiments.tracking import Tracker, tracking_uri
-
     found = {}
-    for run in Tracker(tracking_uri(out), out).finished().values():
-        stage = run.data.tags["stage"]
-        found |= {f"{stage} {key}": value for key, value in run.data.metrics.items() if key.endswith(("top1", "/loss"))}
+    for record in Records(out).finished().values():
+        found |= {key: value for key, value in record.results.items() if key.endswith(("top1", "/loss"))}
     return found
 
 

@@ -18,11 +18,12 @@ from experiments.command import pending
 from experiments.execute import critical_first, workplace
 from experiments.plan import Job, plan
 from experiments.preflight import Offer, workers_for
+from experiments.record import Records
 from experiments.spec import PRETRAIN, SUPERVISED, Spec, origin_of
 from experiments.stages import evaluation
-from experiments.tracking import Tracker, tracking_uri
 from mae.data.source import Images, Splits
 from mae.train.checkpoint import Checkpoints
+from mae.train.stop import Stop
 from tests.experiments.fresh import forget
 
 Jobs = Callable[..., list[Job]]
@@ -166,8 +167,7 @@ def test_an_evaluation_starts_from_the_weights_of_a_file(
     nothing = Images(torch.zeros(1, 3, 1, 1), torch.zeros(1, dtype=torch.int64), ("a",))
     splits = Splits(nothing, nothing, nothing)
     monkeypatch.setattr(evaluation, "assembled", lambda *_: (splits, None))
-    tracker, here = Tracker(tracking_uri(out), out), workplace(out, "cpu", "smoke")
-    work.run_job(job, tracker, here, lambda flops, words: None)
+    run(job, out)
     expected = model.encoder.state_dict()
     assert seen[0].keys() == expected.keys() == encoder_of(job.spec).state_dict().keys()
     assert all(torch.equal(seen[0][name], expected[name]) for name in expected)
@@ -175,13 +175,20 @@ def test_an_evaluation_starts_from_the_weights_of_a_file(
 
 def test_a_supervised_training_leaves_an_encoder_that_the_next_one_inflates(jobs: Jobs, out: Path) -> None:
     pictures, clips, *_ = jobs(*BOTH)
-    tracker, here = Tracker(tracking_uri(out), out), workplace(out, "cpu", "smoke")
+    here = workplace(out, "cpu", "smoke")
     for job in (pictures, clips):
-        work.run_job(job, tracker, here, lambda flops, words: None)
+        run(job, out)
     left = [_weights(here.weights(job.fingerprint)) for job in (pictures, clips)]
     frames = clips.spec.model.patch[0]
     assert left[1]["encoder.embed.weight"].shape[1] == frames * left[0]["encoder.embed.weight"].shape[1]
     assert left[1].keys() - {"encoder.class_token"} == left[0].keys() - {"encoder.class_token"}
+
+
+def run(job: Job, out: Path) -> None:
+    records, stop = Records(out), Stop()
+    with records.locks.hold(job.fingerprint) as held:
+        assert held is not None
+        assert work.run_job(job, records, workplace(out, "cpu", "smoke"), stop, held)
 
 
 def _weights(kept: Checkpoints) -> dict[str, torch.Tensor]:

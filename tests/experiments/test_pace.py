@@ -14,8 +14,8 @@ from experiments.plan import Facts, Job
 
 
 def run(stage: str, rate: float | None, scale: str = "desk") -> Any:
-    metrics = {} if rate is None else {f"{stage}/gflops_per_second": rate}
-    return SimpleNamespace(data=SimpleNamespace(tags={"stage": stage, "scale": scale}, metrics=metrics))
+    results = {} if rate is None else {f"{stage}/gflops_per_second": rate}
+    return SimpleNamespace(stage=stage, scale=scale, results=results)
 
 
 def job(stage: str, flops: float) -> Job:

@@ -19,7 +19,9 @@ from experiments.browse import source_tags
 from experiments.command import answer, home
 from experiments.compose import compose
 from experiments.plan import variant
-from experiments.tracking import EXPERIMENT, Tracker, measurements, tracking_uri
+from experiments.record import Records, measurements
+from experiments.tracking import EXPERIMENT, Tracker, tracking_uri
+from experiments.view import View
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ("ablation=decoder_depth", "scale=smoke", "row=1", "workers=1", "device=cpu")
@@ -76,7 +78,7 @@ def test_a_table_runs_on_data_and_in_folders_of_usual_names_and_the_next_one_too
     words = [f"ablation={table}", *SMOKE[1:], *places]
     assert command.main([*words, *own_data(root)]) == 0, capsys.readouterr().err
     assert command.main(words) == 0, capsys.readouterr().err
-    found = measurements(tracking_uri(out))
+    found = measurements(Records(out))
     assert found["variant"].nunique() == 2
     assert set(found["ablation"]) == {short_name(table.stem)}
     assert all(len(path.name.encode()) < 200 for path in (out / "report").rglob("*"))
@@ -119,10 +121,11 @@ def test_an_experiment_that_was_deleted_is_brought_back(out: Path) -> None:
 def test_reading_a_server_leaves_nothing_in_the_working_directory(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    uri = tracking_uri(out)
     monkeypatch.setattr("experiments.tracking.database_of", lambda uri: None)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    measurements(tracking_uri(out))
+    assert View(Records(out), uri).take_in() == 0
     assert list(Path.cwd().iterdir()) == []
 
 

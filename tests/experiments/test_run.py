@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +18,9 @@ from experiments import run as command
 from experiments.ablation import load_ablation
 from experiments.plan import plan, variant
 from experiments.preflight import offer_of
+from experiments.record import Records, measurements
 from experiments.spec import spec_of
-from experiments.tracking import Tracker, measurements, tracking_uri
+from experiments.tracking import Tracker, tracking_uri
 from tests.experiments.fresh import files_are_there
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +32,7 @@ def main(out: Path, *words: str) -> int:
 
 
 def results(out: Path) -> pd.DataFrame:
-    frame = measurements(tracking_uri(out))
+    frame = measurements(Records(out))
     accuracies = frame[frame["metric"].str.endswith(("top1", "/loss"))]
     return accuracies.set_index(["row", "seed", "metric"])["value"].sort_index()
 
@@ -59,7 +61,7 @@ def test_a_table_is_run_once_and_printed_with_paper_beside_measured(
 def test_what_a_run_leaves_in_mlflow(out: Path) -> None:
     assert main(out, *SMOKE) == 0
     tracker = Tracker(tracking_uri(out), out)
-    runs = {run.data.tags["stage"]: run for run in tracker.finished().values()}
+    runs = {run.data.tags["stage"]: run for run in tracker.runs("attributes.status = 'FINISHED'")}
     assert set(runs) == {"pretrain", "finetune", "linear"}
     for stage, run in runs.items():
         tags = run.data.tags
@@ -107,24 +109,24 @@ import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch; torch.set_num_threads(1)
 from dataclasses import replace
-from experiments import run, tracking, work
+from experiments import execute, record, run, work
 original = work.run_job
 count = 0
-def run_job(job, tracker, place, progress, others=None):
+def run_job(job, records, place, stop, held, others=None):
     global count
     count += 1
     place = replace(place, checkpoint_every=0.0)
     if {moment!r} == "between" and count == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     if job.stage == {moment!r}:
-        keep = tracking.Record.curve
-        def curve(self, step, values):
-            keep(self, step, values)
+        keep = record.Journal.point
+        def point(self, step, share, values):
+            keep(self, step, share, values)
             if step >= 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-        tracking.Record.curve = curve
-    original(job, tracker, place, progress, others)
-work.run_job = run_job
+        record.Journal.point = point
+    return original(job, records, place, stop, held, others)
+execute.run_job = run_job
 sys.exit(run.main(sys.argv[1:]))
 """
     done = subprocess.run(
@@ -142,8 +144,9 @@ def test_two_processes_at_once_share_the_work_and_agree(out: Path) -> None:
     for process in both:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors.decode()[-2000:]
-    tracker = Tracker(tracking_uri(out), out)
-    assert len(list(tracker.runs(""))) == 3  # no training was done twice
+    launches = Counter(record.launch for record in Records(out).finished().values())
+    assert sum(launches.values()) == 3
+    assert len(list(Tracker(tracking_uri(out), out).runs(""))) == 3  # no training was done twice
 
 
 def test_two_workers_give_the_numbers_of_one(out: Path, tmp_path: Path, template: Path) -> None:
@@ -187,7 +190,7 @@ def test_bad_input_is_one_sentence_and_exit_status_two(
     errors = capsys.readouterr().err.strip()
     assert sentence in errors
     assert len(errors.splitlines()) == 1
-    assert not list(Tracker(tracking_uri(out), out).runs(""))
+    assert not (out / "runs").exists()
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,13 +236,13 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_trained(
     (folder / "checkpoint.json").write_text("{")
     assert main(out, *SMOKE, "row=2") == 2
     assert "damaged checkpoint" in capsys.readouterr().err
-    assert not list(Tracker(tracking_uri(out), out).runs(""))
+    assert not (out / "runs").exists()
 
 
 def test_plan_only_runs_nothing(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(out, *SMOKE, "plan_only=true") == 0
     assert "3 of 3 are still to run" in capsys.readouterr().out
-    assert not list(Tracker(tracking_uri(out), out).runs(""))
+    assert not (out / "runs").exists()
 
 
 def test_the_default_row_is_planned_once_for_all_its_tables() -> None:
@@ -253,12 +256,12 @@ def test_the_default_row_is_planned_once_for_all_its_tables() -> None:
 
 def test_a_changed_spec_takes_the_old_run_out_of_the_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(out, *SMOKE) == 0
-    old = set(measurements(tracking_uri(out))["fingerprint"])
+    old = set(measurements(Records(out))["fingerprint"])
     monkeypatch.setattr("experiments.stages.stage.NUMERICS", 999)
     for plans in (out / "cache").glob("plans-*.json"):
         plans.unlink()  # they hold for the files of the project as they stand
     assert main(out, *SMOKE) == 0
-    new = set(measurements(tracking_uri(out))["fingerprint"])
+    new = set(measurements(Records(out))["fingerprint"])
     assert len(new) == len(old) == 3
     assert not old & new
 
@@ -267,7 +270,7 @@ def test_overrides_of_the_user_make_a_table_of_their_own(out: Path) -> None:
     assert main(out, *SMOKE, "mask.ratio=0.5") == 0
     assert variant(["mask.ratio=0.5"]) == "mask.ratio=0.5"
     assert (out / "report" / "tables" / "decoder_depth--mask.ratio=0.5.csv").exists()
-    assert set(measurements(tracking_uri(out))["variant"]) == {"mask.ratio=0.5"}
+    assert set(measurements(Records(out))["variant"]) == {"mask.ratio=0.5"}
 
 
 def test_a_row_means_the_same_at_every_scale() -> None:
@@ -276,16 +279,19 @@ def test_a_row_means_the_same_at_every_scale() -> None:
         assert spec_of(ablation, ablation.rows["12"], scale, 0).model.decoder["depth"] == 12
 
 
-def test_the_keyboard_stops_the_command_and_leaves_it_resumable(out: Path) -> None:
+@pytest.mark.parametrize("name", [signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+def test_a_signal_stops_the_command_with_a_checkpoint_and_leaves_it_resumable(out: Path, name: signal.Signals) -> None:
     words = [*SMOKE, f"out={out}", f"report_dir={out / 'report'}", "pretrain.epochs=500"]
     process = subprocess.Popen(
         [sys.executable, "experiments/run.py", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list(Tracker(tracking_uri(out), out).runs("")) and time.monotonic() < deadline:
+    while not list(out.glob("runs/*/curves.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.5)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, name)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on from here" in errors
     assert "Traceback" not in errors
+    assert list(out.glob("checkpoints/*/checkpoint.json"))
+    assert [run.info.status for run in Tracker(tracking_uri(out), out).runs("")] == ["KILLED"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +15,11 @@ from experiments import execute as execution
 from experiments.ablation import CONF, SpecError, at_scale, load_ablation
 from experiments.plan import Job, plan
 from experiments.preflight import offer_of
+from experiments.record import Failure, Record, Records
 from experiments.search import main
 from experiments.searching.declared import load_search, parse_search, search_names
 from experiments.searching.space import Space, space_of
 from experiments.spec import PRETRAIN, Spec, spec_of
-from experiments.tracking import Tracker, tracking_uri
 from mae.errors import NotFinite
 
 Stop = Callable[[int], BaseException | None]
@@ -31,16 +32,17 @@ class Executor:
         self.calls: list[list[Job]] = []
         self.stop: Stop = lambda call: None
 
-    def __call__(self, jobs: Sequence[Job], tracker: Tracker, place: Any, again: bool = False) -> None:
+    def __call__(self, jobs: Sequence[Job], place: Any) -> list[Failure]:
         self.calls.append(list(jobs))
         if error := self.stop(len(self.calls)):
             raise error
         for job in jobs:
-            facts = {"stage": job.stage, "scale": job.spec.scale, "seed": str(job.spec.seed)}
-            tables = {f"table.{cell.table}": cell.row for cell in job.cells}
-            record = tracker.open(job.name, {**facts, **tables, "fingerprint": job.fingerprint}, {})
             top1 = accuracy(ratio(job), job.spec.seed)
-            record.finish({f"{job.stage}/top1": top1, f"{job.stage}/seconds": 100 * ratio(job)}, {})
+            results = {f"{job.stage}/top1": top1, f"{job.stage}/seconds": 100 * ratio(job)}
+            tables = {cell.table: cell.row for cell in job.cells}
+            facts = (job.fingerprint, job.name, job.stage, job.spec.scale, job.spec.seed, tables)
+            Records(place.out).write(Record(*facts, tags={}, parameters={}, spec={}, ended=1.0, results=results))
+        return []
 
     @property
     def ratios(self) -> list[float]:
@@ -109,7 +111,8 @@ def test_trials_are_tested_on_validation_data_and_never_on_the_test_set_of_table
 
 def test_runs_of_a_search_name_their_study_and_trial(out: Path, executor: Executor) -> None:
     assert search(out, "trials=2") == 0
-    tags = [run.data.tags for run in Tracker(tracking_uri(out), out).runs("")]
+    found = Records(out).finished().values()
+    tags = [{**record.tags, "stage": record.stage} for record in found]
     assert {(tag["trial"], tag["stage"]) for tag in tags} == {(t, s) for t in "01" for s in ("pretrain", "finetune")}
     assert len({tag["study"] for tag in tags}) == 1
 
@@ -162,9 +165,8 @@ def test_two_objectives_print_and_draw_their_front(
 
 
 def test_the_figure_has_the_curve_of_the_table_and_the_published_one(out: Path, executor: Executor) -> None:
-    tracker = Tracker(tracking_uri(out), out)
     for job in plan([load_ablation("masking_ratio")], "smoke", 1, rows=["75", "50"], precision="fp32"):
-        executor([job], tracker, None)
+        executor([job], SimpleNamespace(out=out))
     assert search(out, "trials=2") == 0
     drawn = (out / "report" / "figures" / "search_masking_ratio.svg").read_text()
     assert all(words in drawn for words in ("table masking_ratio, on test data", "published", "trials, on validation"))

@@ -9,14 +9,23 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from experiments.tracking import Behind
+from experiments.record import Record, Records
 from reports import trainings
 from reports.build import build
 from reports.collect import tidy
 from reports.render import html
 
-FACTS = {"commit": "c0ffee", "changed since": "true", "torch": "2.14", "data": "digits 63af"}
-CURVE = [(step, 1 / step) for step in range(1, 201)]
+ENVIRONMENT = {"mlflow.source.git.commit": "c0ffee", "mlflow.source.git.dirty": "true", "torch": "2.14"}
+STEPS: list[float | None] = [float(step) for step in range(1, 201)]
+
+
+def recorded(name: str) -> Record:
+    """A finished training with a loss of 1 / step."""
+    losses: list[float | None] = [1 / step for step in range(1, 201)]
+    return Record(
+        name, name, "pretrain", "desk", 0, {}, {}, {}, {}, ended=1.0, environment=ENVIRONMENT,
+        curves={"step": STEPS, "loss": losses}, data={"name": "digits", "digest": "63af"},
+    )  # fmt: skip
 
 
 def measured() -> Any:
@@ -35,15 +44,17 @@ def measured() -> Any:
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs of which row `a` has a strip of two samples of 8x8 pixels and an animation."""
-    folder = tmp_path / "out" / "pictures" / "ap0"
-    folder.mkdir(parents=True)
+    records = Records(tmp_path / "out")
+    for name in ("af0", "ap0", "bf0", "bp0"):
+        records.of(name).mkdir(parents=True)
+        records.write(recorded(name))
+    folder = records.of("ap0")
     texts = PngInfo()
     texts.add_itxt("columns", "original, masked")
     texts.add_itxt("note", "mean and std of <visible> patches")
     frames = [Image.new("RGB", (18, 18), shade) for shade in ("red", "blue")]
     frames[0].save(folder / "strip.png", pnginfo=texts)
     frames[0].save(folder / "strip.webp", save_all=True, append_images=frames[1:], lossless=True)
-    monkeypatch.setattr(trainings, "behind", lambda uri, runs: {run: Behind(FACTS, CURVE) for run in runs})
     monkeypatch.setattr("reports.build.ablation_names", lambda: [])
     return tmp_path / "out"
 
@@ -56,9 +67,7 @@ def test_the_first_seed_of_each_stage_stands_for_a_row_in_the_order_of_the_paper
     assert trainings.shown(make_ablation(), measured(), "paper").empty
 
 
-def test_a_page_keeps_what_runs_told_when_the_runs_are_gone(
-    out: Path, tmp_path: Path, make_ablation: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_keeps_what_runs_told_when_the_runs_are_gone(out: Path, tmp_path: Path, make_ablation: Any) -> None:
     table = make_ablation(rows={"a": {"ft": 84.0}, "b": {"ft": 83.0}})
     report = tmp_path / "report"
     build([table], measured(), report, out=out)
@@ -71,7 +80,6 @@ def test_a_page_keeps_what_runs_told_when_the_runs_are_gone(
         assert words in first, words
     assert first.count('class="strip"') == 2  # of the one row that has pictures
     assert len(trainings.training(report, "ap0").curve) == 50
-    monkeypatch.setattr(trainings, "behind", lambda uri, runs: {})
     build([table], measured(), report, out=tmp_path / "elsewhere")
     assert (report / "index.html").read_text() == first
 
@@ -96,7 +104,7 @@ def test_large_pictures_lie_beside_the_page(
     found = (report / "index.html").read_text()
     assert 'src="trainings/ap0.png"' in found
     assert "img-src data: 'self' file:;" in found
-    assert (report / "trainings" / "ap0.png").read_bytes() == (out / "pictures" / "ap0" / "strip.png").read_bytes()
+    assert (report / "trainings" / "ap0.png").read_bytes() == (out / "runs" / "ap0" / "strip.png").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["../secret", "a/b", ""])

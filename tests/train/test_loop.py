@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mae.data.source import Batch, Images
 from mae.errors import CheckpointError, NotFinite
+from mae.train import stop as stopping
 from mae.train.checkpoint import Checkpoints
 from mae.train.loop import Fitted, Runtime, fit, order, seed_of
 from mae.train.optim import Recipe
@@ -68,6 +69,67 @@ def test_a_resumed_training_repeats_no_step(tmp_path: Path) -> None:
         train(Runtime(seed=0, log_every=1, checkpoints=checkpoints, observe=observe))
     train(Runtime(seed=0, log_every=1, checkpoints=checkpoints, observe=observe))
     assert steps == [1, 2, 3, 4, 5, 6, 7, *range(7, 21)]  # step 7 was done, but its checkpoint was not written
+
+
+@pytest.mark.parametrize("at", [5, 6, 20])
+def test_a_training_that_is_asked_to_stop_leaves_a_checkpoint_of_that_step_and_goes_on_to_the_same_curve(
+    tmp_path: Path, at: int
+) -> None:
+    curves: list[list[float]] = [[], []]
+    _, fitted = train(Runtime(seed=3, log_every=4, observe=lambda _, values: curves[0].append(values["loss"])))
+    stop, done = Asked(), [0]
+    runtime = Runtime(
+        seed=3,
+        log_every=4,
+        checkpoints=Checkpoints(tmp_path),
+        observe=lambda _, values: curves[1].append(values["loss"]),
+    )
+    stop.at = at
+    if at < 20:
+        with pytest.raises(KeyboardInterrupt):
+            train(dataclasses.replace(runtime, stop=stop))
+        found = Checkpoints(tmp_path).load(torch.device("cpu"))
+        assert found is not None
+        assert found[1]["step"] == at
+    _, resumed = train(dataclasses.replace(runtime, advance=done.append))
+    assert resumed.loss == fitted.loss
+    assert curves[1] == curves[0]
+    assert sum(done) == 20
+
+
+class Asked(stopping.Stop):
+    """It is asked while step ``at`` is looked at."""
+
+    at = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "asked":
+            self.looks += 1
+            return self.looks >= self.at
+        return super().__getattribute__(name)
+
+
+def test_whoever_asks_where_no_training_looks_interrupts_at_once() -> None:
+    stop = stopping.Stop()
+    with stop.heeded():
+        stop.ask()
+        with pytest.raises(KeyboardInterrupt):  # a second time: it is urgent
+            stop.ask()
+    with pytest.raises(KeyboardInterrupt):
+        stopping.Stop().ask()
+
+
+def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path: Path) -> None:
+    one, other = ({"seed": 0, "recipe": {"epochs": epochs}} for epochs in (4, 8))
+    Checkpoints(tmp_path, of=one).save({"x": torch.ones(3)}, {"step": 1})
+    with pytest.raises(CheckpointError, match=r"wrong checkpoint in .*recipe.epochs is 4 there and 8 here.*delete"):
+        Checkpoints(tmp_path, of=other).load(torch.device("cpu"))
+    assert Checkpoints(tmp_path, of=one).load(torch.device("cpu")) is not None
+    assert Checkpoints(tmp_path).load(torch.device("cpu")) is not None
 
 
 def test_the_share_of_time_spent_waiting_for_batches_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
