@@ -58,32 +58,32 @@ def _slice(
 ) -> None:
     """Draw what was measured over the values of one parameter."""
     column = search.beside.columns[search.published.column]
+    words = f"{column.label} on validation data ({column.unit})"
+    if parameter.log:
+        ax.set_xscale("log")
+    if len(search.parameters) > 1:  # the other values differ from trial to trial: no two are seeds of one
+        ax.scatter(
+            [trial.point[parameter.key] for trial in trials], [trial.mean or 0.0 for trial in trials], color=_TRIALS
+        )
+        ax.set(xlabel=parameter.label, ylabel=words)
+        return
     here: dict[float, dict[str, float]] = {}
     for trial in trials:  # trials that settled on one point share its runs
         runs = here.setdefault(trial.point[parameter.key], {})
         runs.update({result.fingerprint: result.value for result in trial.results})
     found: Curve = {x: list(runs.values()) for x, runs in here.items()}
     published = {x: [y] for x, y in search.curve(scale).items()}
-    at, words = own[parameter.key], f"{column.label} on validation data ({column.unit})"
-    if len(search.parameters) == 1 and at in found:
+    at = own[parameter.key]
+    if at in found:
         words = f"{column.label}, difference to {at:g} (points)"
         ax.axhline(0, color="0.4", linewidth=1, zorder=1)
+        known = {"color": "black", "marker": "D", "linestyle": ":", "markerfacecolor": "white", "label": "published"}
         _series(
             _less(table, at), ax, color=_TABLE, marker="s", label=f"table {search.published.ablation}, on test data"
         )
-        _series(
-            _less(published, at),
-            ax,
-            color="black",
-            marker="D",
-            linestyle=":",
-            markerfacecolor="white",
-            label="published",
-        )
+        _series(_less(published, at), ax, **known)
         found = _less(found, at)
     _series(found, ax, color=_TRIALS, marker="o", linestyle="", label="trials, on validation data")
-    if parameter.log:
-        ax.set_xscale("log")
     ax.set(xlabel=parameter.label, ylabel=words)
 
 
