@@ -432,7 +432,7 @@ def tell(ablations: Sequence[Ablation], view: View, options: Options) -> None:
         table = table_name(ablation.name, name)
         found = summarise_table(ablation, options.scale, name, options.report_dir)
         note = table_note(ablation, options.scale, table_tag(table), found.sentences)
-        tags = {"ablation": ablation.name, "verdicts": found.verdicts, NOTE: note, **source_tags()}
+        tags = {"ablation": ablation.name, "verdicts": found.verdicts, "row": found.best, NOTE: note, **source_tags()}
         view.describe(table, options.scale, tags, found.numbers, found.files)
 
 

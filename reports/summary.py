@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from experiments.browse import ACCURACY
 from reports.collect import stem
 from reports.render.phrases import measured_text
 from reports.tables import CLAIMS, read_table
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """Sentences on a table at a scale, its numbers by name, a word on its claims, and the files that show it."""
+    """Sentences on a table at a scale, its numbers by name, a word on its claims, and the files that show it.
+
+    `best` is the row with the highest accuracy in the first column that has one; that is among the numbers.
+    """
 
     sentences: tuple[str, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
     verdicts: str = ""
+    best: str = ""
     files: tuple[Path, ...] = ()
 
 
@@ -37,12 +42,15 @@ def summarise_table(ablation: Ablation, scale: str, variant: str, report_dir: Pa
     cells = values[(values["scale"] == scale) & (values["n"] > 0)]
     sentences: list[str] = []
     numbers: dict[str, float] = {}
+    first = ""
     for key, column in ablation.columns.items():
         here = cells[cells["metric"] == key].set_index("row")
         if here.empty:
             continue
         best = str(here["mean"].idxmax() if column.better == "higher" else here["mean"].idxmin())
         numbers[f"best/{column.metric}"] = float(here.loc[best, "mean"])
+        if not first and column.metric.endswith("/top1"):
+            first, numbers[ACCURACY] = best, float(here.loc[best, "mean"])
         sentences.append(f"{column.label}: best {_cell(here, best, column)}")
         if ablation.default is not None and ablation.default in here.index:
             numbers[f"default/{column.metric}"] = float(here.loc[ablation.default, "mean"])
@@ -51,7 +59,7 @@ def summarise_table(ablation: Ablation, scale: str, variant: str, report_dir: Pa
     verdicts = ", ".join(f"{counts[word]} {word}" for word in VERDICTS if counts[word])
     shown = (path.with_suffix(".md"), path, report_dir / "figures" / f"{name}.png")
     files = tuple(file for file in shown if file.exists())
-    return Summary((*sentences, *([f"claims: {verdicts}"] if verdicts else [])), numbers, verdicts, files)
+    return Summary((*sentences, *([f"claims: {verdicts}"] if verdicts else [])), numbers, verdicts, first, files)
 
 
 def _cell(here: pd.DataFrame, row: str, column: Column) -> str:

@@ -39,14 +39,22 @@ _POINTS = 50
 
 
 @dataclass(frozen=True)
+class Picture:
+    """The bytes of a picture, and its width and height in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Strip:
     """A picture of reconstructions: its columns, how predictions were un-normalised, and the animation of clips."""
 
-    png: bytes
+    png: Picture
     columns: str
     note: str
-    size: tuple[int, int]
-    webp: bytes | None = None
+    webp: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ def gather(lines: pd.DataFrame, records: Records, report_dir: Path) -> list[Path
 def _facts(record: Record) -> dict[str, str]:
     """What is told of a training: the commit, versions, the device, and the data with a digest."""
     facts = {key: record.environment[name] for key, name in _FACTS.items() if record.environment.get(name)}
-    data = {"data": f"{record.data['name']} {record.data['digest']}"} if record.data else {}
+    data = {"data": f"{record.data['name']} {record.data['digest']} ({record.data['use']})"} if record.data else {}
     return {**facts, **data}
 
 
@@ -117,17 +125,21 @@ def training(report_dir: Path, name: str) -> Training:
 
 
 def _strip(path: Path) -> Strip | None:
+    still, film = path.with_suffix(".png"), path.with_suffix(".webp")
+    if not still.exists():
+        return None
+    picture, texts = _picture(still)
+    return Strip(picture, texts.get("columns", ""), texts.get("note", ""), _picture(film)[0] if film.exists() else None)
+
+
+def _picture(path: Path) -> tuple[Picture, dict[str, str]]:
+    """A picture with its texts."""
     from PIL import Image
 
-    if not path.with_suffix(".png").exists():
-        return None
-    data, film = path.with_suffix(".png").read_bytes(), path.with_suffix(".webp")
+    data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as picture:
         picture.load()
-        texts, size = dict(getattr(picture, "text", {})), picture.size
-    return Strip(
-        data, texts.get("columns", ""), texts.get("note", ""), size, film.read_bytes() if film.exists() else None
-    )
+        return Picture(data, *picture.size), dict(getattr(picture, "text", {}))
 
 
 def _thinned(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

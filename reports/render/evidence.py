@@ -28,7 +28,7 @@ class Pictured:
     @property
     def zoom(self) -> int:
         """A whole number, so that pixels stay squares; a strip has two samples below one another."""
-        return max(1, round(2 * _TILE / self.strip.size[1]))
+        return max(1, round(2 * _TILE / self.strip.png.height))
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def _bytes(views: Sequence[PartView]) -> int:
     """What the pictures of the page take in it."""
     figures = sum(len(view.part.svg or b"") for view in views)
     strips = [one.strip for view in views for scale in view.scales for one in scale.evidence.strips]
-    return (figures + sum(len(strip.png) + len(strip.webp or b"") for strip in strips)) * 4 // 3
+    return (figures + sum(len(one.data) for strip in strips for one in (strip.png, strip.webp) if one)) * 4 // 3
 
 
 def _filled(template: str, **values: object) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from experiments.claim_entry import ClaimEntry
 from reports.build import build
@@ -38,7 +39,7 @@ def driver() -> Iterator[Any]:
 
 @pytest.fixture
 def page(tmp_path: Path, make_ablation: Any, make_frame: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two tables: one of a paper with decided claims, one of no paper without runs."""
+    """Two tables: one of a paper with decided claims, curves and wide pictures, one of no paper without runs."""
     monkeypatch.setattr("reports.build.ablation_names", lambda: [])
     claims = ("ft[a] > ft[b]", ClaimEntry(f"ft[{LABEL}] > ft[a]", ours=True, why="to see <i>both</i>"))
     first = make_ablation(
@@ -51,7 +52,14 @@ def page(tmp_path: Path, make_ablation: Any, make_frame: Any, monkeypatch: pytes
         ("b", "finetune/wall_seconds"): [60.0],
     }
     second = make_ablation("labels", title="Labels", paper={}, claims=())
-    build([first, second], pd.concat([make_frame(values), make_frame({}, ablation="labels")]), tmp_path)
+    kept = tmp_path / "trainings"
+    kept.mkdir()
+    (kept / "f00d.json").write_text('{"facts": {"commit": "c0ffee"}, "curve": [[1, 2.0], [9, 1.0]]}')
+    frames = [Image.new("RGB", (640, 82), shade) for shade in ("red", "blue")]
+    frames[0].save(kept / "f00d.png")
+    frames[0].save(kept / "f00d.webp", save_all=True, append_images=frames[1:])
+    frame = make_frame(values).assign(fingerprint="f00d")
+    build([first, second], pd.concat([frame, make_frame({}, ablation="labels")]), tmp_path)
     return tmp_path / "index.html"
 
 
@@ -74,6 +82,8 @@ def test_the_page_fits_asks_nothing_of_the_network_and_says_nothing_to_the_conso
     driver: Any, page: Path, width: int, scheme: str
 ) -> None:
     show(driver, page, width, scheme)
+    driver.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    assert driver.execute_script("return document.querySelectorAll('.strip').length") > 0
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
     verdict = "return document.querySelector('.claims tbody td').getBoundingClientRect().right"
     assert driver.execute_script(verdict) < width  # the verdict is in sight

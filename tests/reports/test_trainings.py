@@ -24,7 +24,7 @@ def recorded(name: str) -> Record:
     losses: list[float | None] = [1 / step for step in range(1, 201)]
     return Record(
         name, name, "pretrain", "desk", 0, {}, {}, {}, {}, ended=1.0, environment=ENVIRONMENT,
-        curves={"step": STEPS, "loss": losses}, data={"name": "digits", "digest": "63af"},
+        curves={"step": STEPS, "loss": losses}, data={"name": "digits", "digest": "63af", "use": "train"},
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_a_page_keeps_what_runs_told_when_the_runs_are_gone(out: Path, tmp_path:
     first = (report / "index.html").read_text()
     for words in (
         "data:image/png;base64,", "data:image/webp;base64,", "original, masked", "commit: c0ffee, with changes",
-        "Predictions are un-normalised by the mean and std of &lt;visible&gt; patches.", "data: digits 63af",
+        "Predictions are un-normalised by the mean and std of &lt;visible&gt; patches.", "data: digits 63af (train)",
         "loss 1 to 0.005 in 200 steps", "img-src data:;",
     ):  # fmt: skip
         assert words in first, words
