@@ -297,7 +297,7 @@ def _run(ablations: Sequence[Ablation], options: Options, started: float, others
         if options.seeds == AUTO:
             ended = deciding(ablations, options).decide(
                 measured=lambda: measured(ablations, options),
-                run=lambda jobs: failures.extend(_do(jobs, records, options, others)),
+                run=lambda jobs: _do_all(jobs, records, options, others),
                 workers=_workers(jobs, options),
                 budget=seconds_of(options.budget or BUDGET),
             )
@@ -313,6 +313,12 @@ def _run(ablations: Sequence[Ablation], options: Options, started: float, others
     if failures:
         print(describe_failures(failures, jobs, lambda job: repeating(job, ablations, options)), file=sys.stderr)
     return 1 if failures else 0
+
+
+def _do_all(jobs: Sequence[Job], records: Records, options: Options, others: Crew | None) -> None:
+    """Do those of the jobs that are not done yet; what fails is raised, since nothing can be decided without it."""
+    for failure in _do(jobs, records, options, others):
+        raise failure.error()
 
 
 def _do(jobs: Sequence[Job], records: Records, options: Options, others: Crew | None) -> list[Failure]:

@@ -38,7 +38,8 @@ class Table:
     def digest(self) -> str:
         """A digest of all of it, without the source that it was told from."""
         tags = {key: value for key, value in self.tags.items() if not key.startswith("mlflow.source.")}
-        digest = hashlib.blake2b(json.dumps([tags, dict(self.numbers)], sort_keys=True).encode(), digest_size=8)
+        numbers = {key: float(value) for key, value in self.numbers.items()}
+        digest = hashlib.blake2b(json.dumps([tags, numbers], sort_keys=True).encode(), digest_size=8)
         for path in self.files:
             digest.update(path.read_bytes())
         return digest.hexdigest()
