@@ -26,6 +26,7 @@ COMMANDS = {
     "python experiments/run.py": "experiments/run.py",
     "python experiments/verify.py": "experiments/verify.py",
     "python experiments/search.py": "experiments/search.py",
+    "python experiments/sync.py": "experiments/sync.py",
     "python reports/build.py": "reports/build.py",
     "python reports/compare.py": "reports/compare.py",
     "python -m mae.weights": "mae/weights/__main__.py",
@@ -57,6 +58,8 @@ GROUPS = {
     "evaluate": "How a representation is judged. Each folder is an evaluation, and `evaluate/linear=desk` chooses a "
     "recipe for one: the keys of [`Protocol`][experiments.spec.Protocol].",
     "origin": "Whose weights evaluations start from: the keys of [`Origin`][experiments.spec.Origin].",
+    "launch": "Who trains: this command, workers of this machine, or an array of Slurm. `python experiments/run.py` reads "
+    "it; it is no part of a spec, and names no training.",
     "search": "What `python experiments/search.py search=NAME` looks for.",
 }
 
