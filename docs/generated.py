@@ -58,8 +58,8 @@ GROUPS = {
     "evaluate": "How a representation is judged. Each folder is an evaluation, and `evaluate/linear=desk` chooses a "
     "recipe for one: the keys of [`Protocol`][experiments.spec.Protocol].",
     "origin": "Whose weights evaluations start from: the keys of [`Origin`][experiments.spec.Origin].",
-    "launch": "Who trains: this command, workers of this machine, or an array of Slurm. `python experiments/run.py` reads "
-    "it; it is no part of a spec, and names no training.",
+    "launch": "Who trains: this command, workers of this machine, or an array of Slurm. `experiments/run.py` reads it; "
+    "it is no part of a spec, and names no training.",
     "search": "What `python experiments/search.py search=NAME` looks for.",
 }
 
