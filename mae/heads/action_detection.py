@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from mae.constants import constant
 from mae.data.augment.places import augmented
 from mae.data.keyframes.source import KeyframeSource
 from mae.data.source import Augment, Batch, Places, Splits
@@ -67,7 +68,7 @@ class ActionDetector(Readout):
         """Read ``(N, D)`` off maps ``(B, D, h, w)``: of each channel the largest value of the bins of each box."""
         rois = torch.cat([items[:, None].to(boxes.dtype), boxes], 1)
         height, width = self.grid.patch[1:]
-        scale = torch.tensor([1, height / width, 1, height / width, 1], device=rois.device)
+        scale = constant((1, height / width, 1, height / width, 1), rois.device)
         bins: Tensor = roi_align(maps.float(), rois * scale, BINS, 1 / height, sampling_ratio=-1)
         return bins.amax((2, 3))
 
@@ -200,20 +201,20 @@ def jittered(boxes: Tensor, size: Sequence[int], generator: Generator) -> Tensor
     """Move the sides of ``boxes: (B, K, 4)`` by shares of them, and cut them at the border of pictures of ``size``."""
     drawn = uniform(generator, *boxes.shape)
     lengths = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
-    outward, inward = (torch.tensor(shares * 2, device=boxes.device) for shares in (OUTWARD, INWARD))
-    sign = torch.tensor([-1, -1, 1, 1], device=boxes.device)
+    outward, inward = (constant(shares * 2, boxes.device) for shares in (OUTWARD, INWARD))
+    sign = constant((-1, -1, 1, 1), boxes.device)
     return cut(boxes + sign * lengths * (drawn * (outward + inward) - inward), size)
 
 
 def grown(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Make ``boxes: (N, 4)`` larger by the shares ``GROWN``, half of it on each side, and cut them at the border."""
-    margin = (boxes[:, 2:] - boxes[:, :2]) * torch.tensor(GROWN, device=boxes.device) / 2
+    margin = (boxes[:, 2:] - boxes[:, :2]) * constant(GROWN, boxes.device) / 2
     return cut(boxes + torch.cat([-margin, margin], 1), size)
 
 
 def cut(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """Cut boxes at the border of pictures of ``size`` (h, w)."""
-    limit = torch.tensor([size[1], size[0]] * 2, device=boxes.device)
+    limit = constant((size[1], size[0], size[1], size[0]), boxes.device)
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
