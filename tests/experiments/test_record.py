@@ -93,6 +93,7 @@ def entries(uri: str) -> dict[str, dict[str, object]]:
             "loss": [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, "loss")],
         }
         for run in client.search_runs([found.experiment_id])
+        if "fingerprint" in run.data.tags  # the others stand for tables
     }
 
 
