@@ -36,6 +36,9 @@ class Work:
     def made(self) -> Work:
         return self
 
+    def identity(self) -> dict[str, str]:
+        return {"does": self.does}
+
     def run(self, start: object, cache: Path, runtime: Runtime) -> float:
         world = runtime.world
         assert (runtime.micro_batch, world.size) == (4, 2)
