@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import sys
 import threading
 import time
@@ -213,7 +214,8 @@ class View:
                 self._tell()
             self.problem = ""
         except Exception as error:  # a view may fail in any way, and no training suffers from it
-            self.problem = " ".join(str(error).split())[:200] or type(error).__name__
+            words = " ".join(str(error).split()).replace(self.uri, shown(self.uri))
+            self.problem = re.sub(r"//[^/\s@]+@", "//...@", words)[:200] or type(error).__name__
 
     def take_in(self) -> int:
         """Write records of the store's finished runs that have none; return how many."""
