@@ -285,8 +285,8 @@ def test_a_signal_stops_the_command_with_a_checkpoint_and_leaves_it_resumable(ou
     process = subprocess.Popen(
         [sys.executable, "experiments/run.py", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
-    while not list(out.glob("runs/*/curves.jsonl")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while not list(out.glob("runs/*/curves.jsonl")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.5)
     os.kill(process.pid, name)
     _, errors = process.communicate(timeout=60)

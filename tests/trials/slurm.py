@@ -134,6 +134,7 @@ def trial(options: Options) -> int:
         second = start(options.table, out, *words)
         if status := second.wait():
             raise SystemExit(f"the command ended with {status}: see {out}.err")
+        until(lambda: not tasks("all"), "tasks are left")  # one that comes back when all is done ends at once
         arrays = [json.loads(path.read_text())["ids"] for path in out.glob("launches/*/array.json")]
     attempts = sorted(record.attempts for record in Records(out).finished().values())
     print(f"{verdict(out, expected)}; arrays {arrays}; attempts at each training {attempts}")
