@@ -64,12 +64,14 @@ def test_one_training_runs() -> None:
     assert "8 steps, a loss of" in execute("one_training")
 
 
+@pytest.mark.slow
 def test_own_data_runs() -> None:
     printed = execute("own_data")
     assert printed.count("exit status 0") == 2
     assert "random 75" in printed
 
 
+@pytest.mark.slow
 def test_search_a_ratio_runs() -> None:
     printed = execute("search_a_ratio")
     assert "exit status 0" in printed
