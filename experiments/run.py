@@ -79,7 +79,7 @@ from experiments.hardware import (  # noqa: E402
 from experiments.launch import INLINE, LOCAL, SLURM, Launch, launch_of, on_cluster  # noqa: E402
 from experiments.locks import FILE, LEASE, use_locks  # noqa: E402
 from experiments.needs import describe_needs  # noqa: E402
-from experiments.options import option, read  # noqa: E402
+from experiments.options import asks_for_help, option, read  # noqa: E402
 from experiments.plan import FIRST_LOOK, MOST_SEEDS, Cell, Job, plan, variant  # noqa: E402
 from experiments.preflight import (  # noqa: E402
     check_checkpoints,
@@ -238,7 +238,7 @@ def _shared(cells: Sequence[Cell]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(__doc__)
         print(f"Tables: {', '.join(ablation_names())}")
         return 0

@@ -45,7 +45,7 @@ from experiments.ablation import SCALES, SpecError, nearest, table_name  # noqa:
 from experiments.command import answer, home, make_folder, make_out, pending, place, spec_keys  # noqa: E402
 from experiments.cost import Pace, pace_of  # noqa: E402
 from experiments.effects import check_effects  # noqa: E402
-from experiments.options import option, read  # noqa: E402
+from experiments.options import asks_for_help, option, read  # noqa: E402
 from experiments.plan import Job, plan, variant  # noqa: E402
 from experiments.preflight import offer_of, parts_used, preflight  # noqa: E402
 from experiments.remember import fingerprint  # noqa: E402
@@ -193,7 +193,7 @@ def describe(options: Options, search: Search, study: Study, first: Sequence[Job
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(__doc__)
         print(f"Searches: {', '.join(search_names())}")
         return 0

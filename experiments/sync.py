@@ -28,7 +28,7 @@ if __name__ == "__main__":
 from experiments.ablation import SpecError  # noqa: E402
 from experiments.command import answer, home, make_out  # noqa: E402
 from experiments.database import check_database, database_of  # noqa: E402
-from experiments.options import option, read  # noqa: E402
+from experiments.options import asks_for_help, option, read  # noqa: E402
 from experiments.record import ATTEMPT, CURVES, FAILURE, LOG, RECORD, Records  # noqa: E402
 from experiments.tracking import tracking_uri  # noqa: E402
 from experiments.view import View, records_of, shown  # noqa: E402
@@ -46,7 +46,7 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
+    if asks_for_help(arguments):
         print(__doc__)
         return 0
     return answer(lambda: run(read(Options, arguments)))

@@ -31,7 +31,7 @@ from experiments.ablation import SCALES, Ablation, SpecError, ablation_names, lo
 from experiments.command import answer, spec_keys  # noqa: E402
 from experiments.effects import check_effects  # noqa: E402
 from experiments.needs import check_needs  # noqa: E402
-from experiments.options import option, read  # noqa: E402
+from experiments.options import asks_for_help, option, read  # noqa: E402
 from experiments.plan import Job, plan  # noqa: E402
 from experiments.stages.stage import Stage  # noqa: E402
 from mae.data.check.findings import VerifyReport  # noqa: E402
@@ -61,7 +61,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; return its exit status."""
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(__doc__)
         print(f"Tables: {', '.join(ablation_names())}")
         return 0

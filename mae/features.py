@@ -34,7 +34,7 @@ from mae.disk import replacing
 from mae.errors import DataError, SpecError
 from mae.inputs import Files, Reading, files_at
 from mae.model import choose_attention
-from mae.options import answer, expanded, option, read
+from mae.options import answer, asks_for_help, expanded, option, read
 from mae.train.machine import device_of
 from mae.weights.trained import Trained, trained
 
@@ -162,7 +162,7 @@ class Options:
 
 def main(words: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    if not words or any(word in ("-h", "--help", "help") for word in words):
+    if not words or asks_for_help(words):
         print(__doc__)
         return 0
     logging.basicConfig(format="%(message)s")

@@ -31,6 +31,11 @@ class Option:
     least: float | None = None
 
 
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether a command line asks what the command is for."""
+    return any(word in ("-h", "--help", "help") for word in words)
+
+
 def option(
     default: Any = MISSING,
     *,

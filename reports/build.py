@@ -34,7 +34,7 @@ import pandas as pd  # noqa: E402
 
 from experiments.ablation import SCALES, Ablation, ablation_names, load_ablation  # noqa: E402
 from experiments.command import answer, home  # noqa: E402
-from experiments.options import option, read  # noqa: E402
+from experiments.options import asks_for_help, option, read  # noqa: E402
 from experiments.record import Records, measurements  # noqa: E402
 from experiments.view import records_of  # noqa: E402
 from reports.classes import write_classes  # noqa: E402
@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 for data that cannot be reported, or 2 for a wrong argument."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
+    if asks_for_help(arguments):
         print(__doc__)
         return 0
     return answer(lambda: run(parse(arguments)))

@@ -31,7 +31,7 @@ import pandas as pd  # noqa: E402
 
 from experiments.ablation import SCALES, SpecError, ablation_names, load_ablation  # noqa: E402
 from experiments.command import answer  # noqa: E402
-from experiments.options import option, read  # noqa: E402
+from experiments.options import asks_for_help, option, read  # noqa: E402
 from experiments.record import measurements  # noqa: E402
 from experiments.view import records_of  # noqa: E402
 from reports.collect import EVIDENCE, collect, read_evidence, variants_in  # noqa: E402
@@ -163,7 +163,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; return its exit status."""
-    if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(__doc__)
         return 0
     return answer(lambda: run(arguments))

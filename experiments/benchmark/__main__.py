@@ -43,7 +43,7 @@ from experiments.benchmark import pipelines  # noqa: E402
 from experiments.benchmark.pipelines import PIPELINES  # noqa: E402
 from experiments.benchmark.steps import DEFAULT_SHAPES, PRECISIONS, SHAPES, figures, measure, parts, table  # noqa: E402
 from experiments.command import answer  # noqa: E402
-from experiments.options import option, read  # noqa: E402
+from experiments.options import asks_for_help, option, read  # noqa: E402
 from mae.data.files.workers import processors  # noqa: E402
 from mae.train.machine import (  # noqa: E402
     device_of,
@@ -103,7 +103,7 @@ def run(options: Options) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; return its exit status."""
-    if any(argument in ("-h", "--help", "help") for argument in arguments):
+    if asks_for_help(arguments):
         print(__doc__)
         print("Shapes:", ", ".join(SHAPES))
         print("Pipelines:", ", ".join(PIPELINES))

@@ -6,10 +6,11 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -130,6 +131,21 @@ class ReadsSome(Protocol):
     def reading(self, places: slice) -> Source:
         """The same source, of each of whose batches only ``places`` are read."""
         ...
+
+
+P = TypeVar("P", bound="ReadsPlaces")
+
+
+class ReadsPlaces:
+    """What sources share that read ``places`` of each batch, at first all of them."""
+
+    places: slice = WHOLE
+
+    def reading(self: P, places: slice) -> P:
+        """The same source, of each of whose batches only ``places`` are read; the report is the same one."""
+        found = copy(self)
+        found.places = places
+        return found
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from mae.inputs import Files, Reading, files_at
 from mae.masking import BlockWise, Frame, GridWise, Random, Strategy, Tube
 from mae.methods.masked_autoencoder import MaskedAutoencoder
 from mae.model import Encoder
-from mae.options import answer, expanded, option, read
+from mae.options import answer, asks_for_help, expanded, option, read
 from mae.targets import ChannelNormalisedPixels, PatchNormalisedPixels, Pixels, Target
 from mae.train.machine import device_of
 from mae.visualise.reading import attention, components, spread
@@ -80,7 +80,7 @@ class Inputs:
 
 def main(words: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    if not words or any(word in ("-h", "--help", "help") for word in words):
+    if not words or asks_for_help(words):
         print(__doc__)
         return 0
     logging.basicConfig(format="%(message)s")

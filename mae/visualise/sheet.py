@@ -44,7 +44,9 @@ def noted(pictures: Mapping[str, Tensor], note: str) -> dict[str, Tensor]:
     return {f"{name}*" if note and name in PREDICTED else name: shown for name, shown in pictures.items()}
 
 
-def sheet_of(columns: Mapping[str, Tensor], *, rows: Sequence[str] = (), notes: Sequence[str] = ()) -> Image.Image:
+def save_sheet(
+    columns: Mapping[str, Tensor], path: Path, *, rows: Sequence[str] = (), notes: Sequence[str] = ()
+) -> Path:
     """One captioned column each of ``columns: (B, 3, H, W)`` in [0, 1], one row an item, small ones enlarged.
 
     ``rows`` name the items at the left. ``notes``, such as whose statistics un-normalise a prediction, stand below.
@@ -70,14 +72,6 @@ def sheet_of(columns: Mapping[str, Tensor], *, rows: Sequence[str] = (), notes: 
         draw.text((1, CAPTION + y * (height + GAP) + height // 2 - GAP), row, fill="black")
     for y, note in enumerate(notes):
         draw.text((0, top + 1 + y * CAPTION), note, fill="black")
-    return sheet
-
-
-def save_sheet(
-    columns: Mapping[str, Tensor], path: Path, *, rows: Sequence[str] = (), notes: Sequence[str] = ()
-) -> Path:
-    """Write ``sheet_of`` the same as PNG."""
-    sheet = sheet_of(columns, rows=rows, notes=notes)
     with replacing(path) as draft:
         sheet.save(draft, format="PNG")
     return path

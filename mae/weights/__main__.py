@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mae.errors import SpecError
-from mae.options import answer, expanded, option, read
+from mae.options import answer, asks_for_help, expanded, option, read
 from mae.weights.card import measured
 from mae.weights.convert import FORMATS, convert
 from mae.weights.hub import check_hub, push
@@ -44,7 +44,7 @@ class Options:
 
 def main(words: Sequence[str]) -> int:
     """Run the command; return its exit status."""
-    if not words or any(word in ("-h", "--help", "help") for word in words):
+    if not words or asks_for_help(words):
         print(__doc__)
         return 0
     return answer(lambda: run(words), stopped="nothing is kept")

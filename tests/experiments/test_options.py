@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
 from experiments.ablation import SpecError
 from experiments.options import option, read
+from experiments.run import Options as Run
+from mae.train.compiling import CHOICES
+from mae.train.distributed import SHARDINGS
 
 
 @dataclass(frozen=True)
@@ -88,3 +91,10 @@ def test_a_command_without_a_spec_takes_its_own_keys_alone() -> None:
         read(Closed, ["mask.ratio=0.5"])
     with pytest.raises(SpecError, match="unknown shapes 'vit': did you mean vit_"):
         read(Closed, ["shapes=vit"])
+
+
+def test_the_command_offers_the_ways_that_the_core_knows() -> None:
+    """They are written twice, since the command must not load torch to read its line."""
+    offered = {field.name: field.metadata["option"].choices for field in fields(Run) if "option" in field.metadata}
+    assert tuple(offered["sharding"]) == SHARDINGS
+    assert tuple(offered["compile"]) == CHOICES

@@ -7,16 +7,15 @@ clip that is damaged or too short for that makes its batch smaller; it is named 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Generator, Tensor
 
 from mae.data.clips.sampling import Sampling
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
-from mae.data.source import WHOLE, Batch, Source, generators, sent
+from mae.data.source import Batch, ReadsPlaces, Source, generators, sent
 from mae.errors import DataError
 
 
@@ -131,29 +130,33 @@ class DecodedClips(WholeClips):
         return TakenClips(self, Taking(sampling, view, views, repeats, seed))
 
 
-class TakenClips:
-    """Frames of decoded clips, as ``taking`` says."""
+W = TypeVar("W", bound=ClipSource)
 
-    def __init__(self, clips: DecodedClips, taking: Taking) -> None:
-        self.clips, self.taking = clips, taking
-        self.classes, self.places = clips.classes, WHOLE
+
+class Taken(ReadsPlaces, Generic[W]):
+    """What ``taking`` gives of a ``whole`` set: as many clips, of which the whole set reports."""
+
+    def __init__(self, whole: W) -> None:
+        self.whole, self.classes = whole, whole.classes
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.whole)
 
     @property
     def report(self) -> DecodeReport:
-        return self.clips.report
+        return self.whole.report
 
-    def reading(self, places: slice) -> TakenClips:
-        """The same clips, of each of whose batches only ``places`` are taken."""
-        found = copy(self)
-        found.places = places
-        return found
+
+class TakenClips(Taken[DecodedClips]):
+    """Frames of decoded clips, as ``taking`` says."""
+
+    def __init__(self, clips: DecodedClips, taking: Taking) -> None:
+        super().__init__(clips)
+        self.taking = taking
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """``(B * repeats, C, T, H, W)`` for each index tensor of ``order: (B,)``, without clips that are too short."""
-        starts, lengths = self.clips.offsets[:-1], self.clips.offsets.diff()
+        starts, lengths = self.whole.offsets[:-1], self.whole.offsets.diff()
         for index in order:
             asked = index.tolist()
             ids, kept, failed = [], [], []
@@ -167,8 +170,8 @@ class TakenClips:
                 ids.append((own + starts[row]).expand(self.taking.repeats, -1))
                 kept += [row] * self.taking.repeats
             rows = torch.tensor(kept, dtype=torch.int64)
-            self.clips.tally.note(rows, failed)
+            self.whole.tally.note(rows, failed)
             flat = torch.cat(ids) if ids else torch.empty(0, self.taking.sampling.frames, dtype=torch.int64)
-            taken = self.clips.frames[sent(flat, self.clips.frames.device)]
+            taken = self.whole.frames[sent(flat, self.whole.frames.device)]
             clips = taken.transpose(1, 2).contiguous()  # (B, T, C, H, W) to (B, C, T, H, W)
-            yield Batch(sent(clips, device), sent(self.clips.labels[rows], device), rows)
+            yield Batch(sent(clips, device), sent(self.whole.labels[rows], device), rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from copy import copy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,13 +12,13 @@ from torch import Generator, Tensor
 
 from mae.data.augment.compose import Stacked
 from mae.data.clips.sampling import Sampling
-from mae.data.clips.source import Taking, WholeClips
+from mae.data.clips.source import Taken, Taking, WholeClips
 from mae.data.clips.video import LIMIT, Video
 from mae.data.files.listing import Listing
 from mae.data.files.stream import streamed
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
 from mae.data.files.workers import processors
-from mae.data.source import WHOLE, Augment, Batch
+from mae.data.source import Augment, Batch
 from mae.errors import DataError
 
 
@@ -61,7 +60,7 @@ class ClipFiles(WholeClips):
         return TakenFiles(self, Taking(sampling, view, views, repeats, seed))
 
 
-class TakenFiles:
+class TakenFiles(Taken[ClipFiles]):
     """Frames of clips in files, as ``taking`` says; ``crop`` is taken of each clip where it is read.
 
     Clips differ in shape, so something must be cut before they make a batch: the central square, or what ``through``
@@ -69,29 +68,16 @@ class TakenFiles:
     """
 
     def __init__(self, clips: ClipFiles, taking: Taking, crop: Augment | None = None) -> None:
-        self.clips, self.taking, self.crop = clips, taking, crop
-        self.classes, self.workers, self.places = clips.classes, clips.workers, WHOLE
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    @property
-    def report(self) -> DecodeReport:
-        return self.clips.report
+        super().__init__(clips)
+        self.taking, self.crop, self.workers = taking, crop, clips.workers
 
     def through(self, crop: Augment) -> TakenFiles:
         """The same clips, each cropped by ``crop`` (all of its frames alike) before it goes into a batch."""
-        return TakenFiles(self.clips, self.taking, crop)
-
-    def reading(self, places: slice) -> TakenFiles:
-        """The same clips, of each of whose batches only ``places`` are read."""
-        found = copy(self)
-        found.places = places
-        return found
+        return TakenFiles(self.whole, self.taking, crop)
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """``(B * repeats, channels, T, h, w)`` for each index tensor of ``order: (B,)``, without the unusable clips."""
-        clips = self.clips
+        clips = self.whole
         reader = ClipReader(self.taking, self.crop, clips.short_side, clips.channels, clips.limit)
         return streamed(
             clips.listing, reader, clips.tally, order, device,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from copy import copy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,22 +14,20 @@ from mae.data.augment.compose import Stacked
 from mae.data.augment.crops import CenterCrop
 from mae.data.augment.places import mapped, moved
 from mae.data.clips.sampling import Around, Sampling
-from mae.data.clips.source import WholeClips
 from mae.data.clips.video import LIMIT, Video
 from mae.data.files.listing import Listing
 from mae.data.files.stream import streamed
-from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
+from mae.data.files.tally import MAX_FAILED
 from mae.data.files.workers import processors
-from mae.data.keyframes.source import Timing, around, placed
+from mae.data.keyframes.source import TakenAround, Timing, WholeKeyframes, around, placed
 from mae.data.keyframes.table import Keyframes, Task
-from mae.data.source import WHOLE, Augment, Batch, Places
+from mae.data.source import Augment, Batch, Places
 
 
-class KeyframeFiles(WholeClips):
+class KeyframeFiles(WholeKeyframes):
     """The keyframes of ``table``; ``films`` lists the film of each, and its classes are the names of all actions.
 
-    Frames have 1 or 3 ``channels``, and are scaled so that the shorter side has ``short_side`` pixels. ``task`` is
-    given where it is tested on.
+    Frames have 1 or 3 ``channels``, and are scaled so that the shorter side has ``short_side`` pixels.
     """
 
     def __init__(
@@ -45,22 +42,11 @@ class KeyframeFiles(WholeClips):
         workers: int | None = None,
         max_failed: float = MAX_FAILED,
     ) -> None:
-        self.films, self.table, self.timing, self.task = films, table, timing, task
-        self.classes, self.short_side, self.channels, self.max_failed = films.classes, short_side, channels, max_failed
+        super().__init__(table, films.classes, timing, task, str(films.root), max_failed)
+        self.films, self.short_side, self.channels = films, short_side, channels
         self.workers = processors() if workers is None else workers
-        names = tuple(f"{key} ({place})" for key, place in zip(table.keys, table.places, strict=True))
-        self.tally = Tally(names, str(films.root), max_failed)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def report(self) -> DecodeReport:
-        """Keyframes used so far, and those that could not be read."""
-        return self.tally.report
 
     def part(self, ids: Tensor) -> KeyframeFiles:
-        """The keyframes ``ids: (n,)``, numbered from 0; a task is that for these."""
         rows = ids.tolist()
         return KeyframeFiles(
             self.films.part(rows), self.table.part(rows), self.timing, self.task and self.task.part(rows),
@@ -70,37 +56,19 @@ class KeyframeFiles(WholeClips):
     def taking(
         self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
     ) -> TakenKeyframeFiles:
-        """Clips around the keyframes as ``sampling`` takes them, in training and in testing alike."""
         return TakenKeyframeFiles(self, around(sampling, repeats), seed, CenterCrop(self.short_side))
 
 
-class TakenKeyframeFiles:
+class TakenKeyframeFiles(TakenAround[KeyframeFiles]):
     """Frames around keyframes in files; ``crop`` is taken of each clip where it is read, and boxes go with it."""
 
     def __init__(self, whole: KeyframeFiles, sampling: Around, seed: int, crop: Augment) -> None:
-        self.whole, self.sampling, self.seed, self.crop, self.places = whole, sampling, seed, crop, WHOLE
-        self.classes, self.task = whole.classes, whole.task
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    @property
-    def report(self) -> DecodeReport:
-        return self.whole.report
+        super().__init__(whole, sampling)
+        self.seed, self.crop = seed, crop
 
     def through(self, crop: Augment) -> TakenKeyframeFiles:
         """The same clips, each cropped by ``crop`` before it goes into a batch."""
         return TakenKeyframeFiles(self.whole, self.sampling, self.seed, crop)
-
-    def part(self, ids: Tensor) -> TakenKeyframeFiles:
-        """The keyframes ``ids: (n,)``, numbered from 0; a task is that for these."""
-        return TakenKeyframeFiles(self.whole.part(ids), self.sampling, self.seed, self.crop)
-
-    def reading(self, places: slice) -> TakenKeyframeFiles:
-        """The same clips, of each of whose batches only ``places`` are read."""
-        found = copy(self)
-        found.places = places
-        return found
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """``(B, channels, T, h, w)`` for each index tensor of ``order: (B,)``, with boxes; none that cannot be read."""

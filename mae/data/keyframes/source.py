@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from mae.data.clips.sampling import Around, Sampling
-from mae.data.clips.source import DecodedClips, WholeClips
+from mae.data.clips.source import DecodedClips, Taken, WholeClips
 from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
 from mae.data.keyframes.table import Key, Keyframes, Task
 from mae.data.source import WHOLE, Batch, Places, Source, sent
@@ -58,11 +58,65 @@ def placed(table: Keyframes, rows: Sequence[int], size: tuple[int, int]) -> Plac
     return Places((table.boxes[ids] * scale).float(), items, labels=table.actions[ids])
 
 
-class DecodedKeyframes(WholeClips):
-    """The keyframes of ``table`` in ``films`` that were decoded once; ``film_of[i]`` is the place of a keyframe's film.
+class WholeKeyframes(WholeClips, ABC):
+    """What sets of keyframes share: the items of ``table``, which a report names, in films that ``timing`` describes.
 
-    ``classes`` are the names of all actions. ``task`` is given where it is tested on.
+    ``classes`` are the names of all actions. ``task`` is given where it is tested on. ``where`` names the set in words.
     """
+
+    def __init__(
+        self,
+        table: Keyframes,
+        classes: tuple[str, ...],
+        timing: Timing,
+        task: Task | None,
+        where: str,
+        max_failed: float,
+    ) -> None:
+        self.table, self.classes, self.timing, self.task, self.max_failed = table, classes, timing, task, max_failed
+        names = tuple(f"{key} ({place})" for key, place in zip(table.keys, table.places, strict=True))
+        self.tally = Tally(names, where, max_failed)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def report(self) -> DecodeReport:
+        """Keyframes used so far, and those that could not be read, or whose film ends before them."""
+        return self.tally.report
+
+    @abstractmethod
+    def part(self, ids: Tensor) -> WholeKeyframes:
+        """The keyframes ``ids: (n,)``, numbered from 0; a task is that for these."""
+
+    @abstractmethod
+    def taking(
+        self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
+    ) -> KeyframeSource:
+        """Clips around the keyframes as ``sampling`` takes them, in training and in testing alike."""
+
+
+K = TypeVar("K", bound=WholeKeyframes)
+T = TypeVar("T", bound="TakenAround[Any]")
+
+
+class TakenAround(Taken[K]):
+    """What ``taking`` gives of keyframes: frames around each of ``whole``."""
+
+    def __init__(self, whole: K, sampling: Around) -> None:
+        super().__init__(whole)
+        self.sampling, self.task = sampling, whole.task
+
+    def part(self: T, ids: Tensor) -> T:
+        """The keyframes ``ids: (n,)``, numbered from 0; a task is that for these."""
+        found = self.reading(WHOLE)
+        found.whole = self.whole.part(ids)
+        found.task = found.whole.task
+        return found
+
+
+class DecodedKeyframes(WholeKeyframes):
+    """Keyframes in ``films`` that were decoded once; ``film_of[i]`` is the place of the film of a keyframe."""
 
     def __init__(
         self,
@@ -74,55 +128,24 @@ class DecodedKeyframes(WholeClips):
         task: Task | None = None,
         max_failed: float = MAX_FAILED,
     ) -> None:
-        self.films, self.film_of, self.table, self.classes = films, film_of, table, classes
-        self.timing, self.task, self.max_failed = timing, task, max_failed
-        names = tuple(f"{key} ({place})" for key, place in zip(table.keys, table.places, strict=True))
-        self.tally = Tally(names, "the keyframes", max_failed)
+        super().__init__(table, classes, timing, task, "the keyframes", max_failed)
+        self.films, self.film_of = films, film_of
 
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def report(self) -> DecodeReport:
-        """Keyframes used so far, and those whose film ends before them."""
-        return self.tally.report
+    def part(self, ids: Tensor) -> DecodedKeyframes:
+        rows = ids.tolist()
+        return DecodedKeyframes(
+            self.films, self.film_of[ids], self.table.part(rows), self.classes, self.timing,
+            self.task and self.task.part(rows), self.max_failed,
+        )  # fmt: skip
 
     def taking(
         self, sampling: Sampling, *, view: int | None = None, views: int = 1, repeats: int = 1, seed: int = 0
     ) -> TakenKeyframes:
-        """Clips around the keyframes as ``sampling`` takes them, in training and in testing alike."""
         return TakenKeyframes(self, around(sampling, repeats))
 
 
-class TakenKeyframes:
+class TakenKeyframes(TakenAround[DecodedKeyframes]):
     """Frames around the keyframes of decoded films."""
-
-    def __init__(self, whole: DecodedKeyframes, sampling: Around) -> None:
-        self.whole, self.sampling, self.places = whole, sampling, WHOLE
-        self.classes, self.task = whole.classes, whole.task
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    @property
-    def report(self) -> DecodeReport:
-        return self.whole.report
-
-    def reading(self, places: slice) -> TakenKeyframes:
-        """The same clips, of each of whose batches only ``places`` are taken."""
-        found = copy(self)
-        found.places = places
-        return found
-
-    def part(self, ids: Tensor) -> TakenKeyframes:
-        """The keyframes ``ids: (n,)``, numbered from 0; a task is that for these."""
-        whole, rows = self.whole, ids.tolist()
-        task = None if whole.task is None else whole.task.part(rows)
-        table = whole.table.part(rows)
-        kept = DecodedKeyframes(
-            whole.films, whole.film_of[ids], table, whole.classes, whole.timing, task, whole.max_failed
-        )
-        return TakenKeyframes(kept, self.sampling)
 
     def batches(self, order: Iterable[Tensor], device: torch.device) -> Iterator[Batch]:
         """``(B, C, T, H, W)`` for each index tensor of ``order: (B,)``, with boxes, without films that end before."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from copy import copy
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,7 +16,7 @@ from mae.data.files.tally import MAX_FAILED, DecodeReport, Tally
 from mae.data.files.workers import processors
 from mae.data.pictures.decode import Decoding, reason, to_array
 from mae.data.pictures.geometry import CentreView, Geometry, geometry_of
-from mae.data.source import WHOLE, Augment, Batch
+from mae.data.source import Augment, Batch, ReadsPlaces
 from mae.errors import DataError
 
 
@@ -44,7 +43,7 @@ class PictureReader:
         return [torch.from_numpy(to_array(picture))]
 
 
-class StreamedPictures:
+class StreamedPictures(ReadsPlaces):
     """A source for pictures that do not fit: every batch is decoded from its files, as ``streamed`` does.
 
     An unreadable file makes its batch one smaller; it is named once and kept in ``report``. DataError when their share
@@ -68,7 +67,6 @@ class StreamedPictures:
         self.classes = listing.classes
         self.labels = torch.tensor(listing.labels, dtype=torch.int64)
         self.tally = Tally(listing.names, str(listing.root), max_failed)
-        self.places = WHOLE
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -85,12 +83,6 @@ class StreamedPictures:
     def part(self, ids: Tensor) -> StreamedPictures:
         """The files ``ids: (n,)`` int64, of which alone it reports; the classes stay those of all."""
         return self._again(self.listing.part(ids.tolist()), self.geometry)
-
-    def reading(self, places: slice) -> StreamedPictures:
-        """The same files, of each of whose batches only ``places`` are read; the report is the same one."""
-        found = copy(self)
-        found.places = places
-        return found
 
     def _again(self, listing: Listing, geometry: Geometry) -> StreamedPictures:
         return StreamedPictures(
