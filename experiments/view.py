@@ -214,8 +214,7 @@ class View:
                 self._tell()
             self.problem = ""
         except Exception as error:  # a view may fail in any way, and no training suffers from it
-            words = " ".join(str(error).split()).replace(self.uri, shown(self.uri))
-            self.problem = re.sub(r"//[^/\s@]+@", "//...@", words)[:200] or type(error).__name__
+            self.problem = shown(" ".join(str(error).split()))[:200] or type(error).__name__
 
     def take_in(self) -> int:
         """Write records of the store's finished runs that have none; return how many."""
@@ -257,8 +256,6 @@ def records_of(out: Path) -> Records:
     return records
 
 
-def shown(uri: str) -> str:
-    """An address without the password in it."""
-    scheme, colon, rest = uri.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{colon}...@{authority.rpartition('@')[2]}{slash}{path}" if "@" in authority else uri
+def shown(text: str) -> str:
+    """A text without the names and passwords of the addresses in it."""
+    return re.sub(r"://[^/\s]+@", "://...@", text)
