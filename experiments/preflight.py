@@ -12,16 +12,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from experiments.ablation import SpecError
 from experiments.needs import check_needs
 from experiments.plan import Job, local
 from experiments.remember import kept
 from mae.errors import CheckpointError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class Pretraining(Stage):
             batch = next(iter(source.batches([ids], runtime.device)))
             return view(batch.images, torch.Generator(runtime.device))
 
-        per_epoch = max(1, self.data.samples[PRETRAIN] // self.recipe.batch_size)
+        per_epoch = self.recipe.steps_per_epoch(self.data.samples[self.side])
         sketching = _sketching(runtime, method, lambda: looked_at(SKETCHED), per_epoch, self.steps())
         fitted = pretrain(method, splits.pretrain, augment, self.recipe, sketching)
         clips = looked_at(WATCHED)

@@ -61,9 +61,9 @@ class Compiling:
         self._turn_to(self.untried[0] if self.untried else self.asked or "off")
 
     def run(self, step: Callable[[], T]) -> T:
-        """Do ``step``, again in the plain way if the present one fails in a trial.
+        """Do ``step``, again in the plain way if the present one fails while it settles.
 
-        Raises CannotCompile if the way that was asked for fails. A step starts from its beginning when it is repeated.
+        Raises CannotCompile if the way that was asked for does. A step starts from its beginning when it is repeated.
         """
         try:
             if self.way == "graphs":
@@ -84,9 +84,9 @@ class Compiling:
 
     def end(self) -> None:
         """Say that the optimiser has made a step."""
+        self.done += 1
         if not self.untried:
             return
-        self.done += 1
         if self.done == SETTLING:
             self.begun = self._now()
         elif self.done == SETTLING + TIMED:

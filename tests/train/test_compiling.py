@@ -85,6 +85,17 @@ def test_a_way_that_was_asked_for_and_fails_is_told(compiled: list[dict[str, obj
         ways(Card(), 1, "graphs", fails="graphs")
 
 
+def test_what_fails_once_a_way_has_settled_is_no_fault_of_the_way(compiled: list[dict[str, object]]) -> None:
+    card = Card(graphs=1.0)
+    compiling = Compiling(Transformer(8, 2, 2).blocks(), "graphs", CUDA, 400, clock=card)
+    for _ in range(SETTLING):
+        compiling.run(card.step(compiling))
+        compiling.end()
+    with pytest.raises(RuntimeError, match="no compiler") as failed:
+        compiling.run(card.step(compiling, fails="graphs"))
+    assert not isinstance(failed.value, CannotCompile)
+
+
 @pytest.mark.parametrize(("device", "steps"), [(CPU, 1000), (CUDA, 20)])
 def test_nothing_is_tried_on_a_cpu_or_in_a_short_training(
     device: torch.device, steps: int, compiled: list[dict[str, object]]
