@@ -76,6 +76,7 @@ def build(
     from reports.render.page import index_markdown, parts_in
 
     written: list[Path] = []
+    records = None if out is None else Records(out)
     for ablation in ablations:
         name = ablation.name
         for variant in variants_in(frame, name):
@@ -86,9 +87,9 @@ def build(
                 from reports.render.figures import write_figure
 
                 written += write_figure(ablation, frame, report_dir / "figures", variant)
-            if out is not None:
+            if records is not None:
                 shown = read_table(report_dir / "tables" / f"{stem(name, variant)}{SHOWN}.csv")
-                written += gather(shown, Records(out), report_dir)
+                written += gather(shown, records, report_dir)
     given = {ablation.name: ablation for ablation in ablations}
     known = [given[name] if name in given else load_ablation(name) for name in ablation_names()]
     own = [ablation for ablation in ablations if ablation.name not in ablation_names()]
